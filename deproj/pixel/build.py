@@ -1,0 +1,255 @@
+"""Builds the pixel world from nothing: ``python -m deproj.pixel.build``.
+
+Five stages, each checked against its bar and shipped when it meets it: tokenizer, CLIP, reader, VAE, U-Net. Every
+stage can be stopped and goes on where it was; a GPU is used where there is one. The figures of the
+build are written to ``figures.json`` beside the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deproj.pixel import WEIGHTS, grammar, parts, scenes
+from deproj.pixel.reader import Reader
+from deproj.pixel.training import Rng, fit
+
+STAGES = ("tokenizer", "clip", "reader", "vae", "unet")
+
+
+def pictures_of(drawn: scenes.Scenes, device: str) -> Tensor:
+    """Drawn scenes as (N, 3, 32, 32) in [-1, 1]."""
+    return torch.from_numpy(scenes.draw(drawn)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def python_rng(rng: Rng) -> random.Random:
+    return random.Random(int(rng.integers(2**62)))
+
+
+def near_duplicates(groups: int, size: int, rng: Rng) -> tuple[scenes.Scenes, list[str]]:
+    """Groups of scenes that differ in a few attributes, with captions that tell them apart.
+
+    Contrastive training learns only what tells the captions of a batch apart; in a batch of such
+    groups that is every colour, not just the ones that differ most.
+    """
+    base = np.repeat(scenes.sample(groups, rng).values, size, axis=0)
+    other = scenes.sample(groups * size, rng)
+    redrawn = rng.random(base.shape) < 0.3
+    redrawn[:, scenes.WHO] = False
+    same_who = other.values.copy()
+    for column in (scenes.HAIR, scenes.EYE, scenes.SHIRT, scenes.SKIRT, scenes.TROUSERS):
+        same_who[:, column] = rng.integers(1, 1 + len(scenes.ATTRIBUTES[scenes.NAMES[column]]), len(base))
+    values = np.where(redrawn, same_who, base)
+    drawn = scenes.Scenes(scenes.consistent(values), other.style, other.tint)
+    seeds = np.repeat(rng.integers(2**62, size=groups), size)
+    texts = [
+        grammar.captions(drawn[k : k + 1], random.Random(int(seed)))[0] for k, seed in enumerate(seeds)
+    ]  # one seed a group: the same tags of each
+    return drawn, texts
+
+
+def some_cut(texts: list[str], rng: random.Random, share: float = 0.15) -> list[str]:
+    """Texts of which a share is cut to a few words in a row, as alt texts of the web are."""
+    cut = []
+    for text in texts:
+        words = text.split(" ")
+        if len(words) > 1 and rng.random() < share:
+            start = rng.randrange(len(words))
+            piece = " ".join(words[start : rng.randint(start + 1, len(words))]).strip(",")
+            text = text if grammar.held_out(piece) else piece
+        cut.append(text)
+    return cut
+
+
+def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """Radford et al. 2021, with equal captions (`same`, (B, B) bool) all counted as matches."""
+    logits = scale.exp().clamp(max=100) * F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T
+    target = same.float() / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def build_clip(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    torch.manual_seed(0)
+    clip = parts.make_clip(tokenizer).to(device)
+
+    def loss_of(module: Any, rng: Rng) -> Tensor:
+        alike, alike_texts = near_duplicates(32, 4, rng)
+        free = scenes.sample(128, rng)
+        texts = alike_texts + grammar.captions(free, python_rng(rng))
+        texts = some_cut(texts, python_rng(rng))
+        pictures = torch.cat([pictures_of(alike, device), pictures_of(free, device)])
+        number = {text: k for k, text in enumerate(texts)}
+        index = torch.tensor([number[text] for text in texts], device=device)
+        tokens = tokenizer(texts, padding=True, return_tensors="pt").to(device)
+        text = module.get_text_features(**tokens).pooler_output
+        image = module.get_image_features(pixel_values=pictures).pooler_output
+        return contrastive_loss(text, image, module.logit_scale, index[:, None] == index[None])
+
+    clip = fit("clip", clip, loss_of, steps, 1e-3, work, weight_decay=0.05)
+    figures = probe(clip, tokenizer, device)
+    clip.half().save_pretrained(out / "clip")
+    text_encoder = CLIPTextModel(clip.config.text_config)
+    text_encoder.load_state_dict(clip.text_model.state_dict())
+    text_encoder.half().save_pretrained(out / "text_encoder")
+    (out / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
+    return figures
+
+
+PREPROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "resample": 0,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "do_convert_rgb": True,
+}
+
+
+@torch.no_grad()
+def embed(clip: Any, tokenizer: Any, texts: list[str], device: str) -> Tensor:
+    """Pooled embeddings (N, 128)."""
+    pooled = []
+    for start in range(0, len(texts), 1000):
+        tokens = tokenizer(texts[start : start + 1000], padding=True, return_tensors="pt").to(device)
+        pooled.append(clip.text_model(**tokens).pooler_output)
+    return torch.cat(pooled)
+
+
+def probe(clip: Any, tokenizer: Any, device: str, hidden: int = 512) -> dict[str, Any]:
+    """What the embedding carries: a two-layer MLP from the pooled embedding to each asked attribute.
+
+    Trained on 30,000 training captions; the share right over held-out captions that ask for the attribute.
+    """
+    texts = list(itertools.islice(grammar.training_texts(11), 30_000))
+    tests = grammar.held_out_prompts(2000, seed=12)
+    names = list(scenes.ATTRIBUTES)
+
+    def labels(some: list[str]) -> Tensor:
+        rows = []
+        for text in some:
+            key = dict(grammar.asked(text))
+            rows.append([scenes.ATTRIBUTES[n].index(key[n]) + 1 if n in key else 0 for n in names])
+        return torch.tensor(rows, device=device)
+
+    x, y = embed(clip, tokenizer, texts, device), labels(texts)
+    tx, ty = embed(clip, tokenizer, tests, device), labels(tests)
+    mean, std = x.mean(0), x.std(0)
+    x, tx = (x - mean) / std, (tx - mean) / std
+    sizes = [1 + len(values) for values in scenes.ATTRIBUTES.values()]
+    right: dict[str, dict[str, float]] = {}
+    for kind in ("linear", "mlp"):
+        torch.manual_seed(0)
+        model: nn.Module = nn.Linear(x.shape[1], sum(sizes))
+        if kind == "mlp":
+            model = nn.Sequential(nn.Linear(x.shape[1], hidden), nn.GELU(), nn.Linear(hidden, sum(sizes)))
+        model.to(device)
+        steps = 1500
+        optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-3)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+            rows = torch.randint(0, len(x), (1000,), device=device)
+            logits = model(x[rows]).split(sizes, 1)
+            loss = sum((F.cross_entropy(out, y[rows, k]) for k, out in enumerate(logits)), torch.zeros(()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            guesses = [out.argmax(1) for out in model(tx).split(sizes, 1)]
+        hits = {n: (guesses[k] == ty[:, k])[ty[:, k] > 0].float() for k, n in enumerate(names)}
+        right[kind] = {n: round(h.mean().item(), 4) for n, h in hits.items()}
+        right[kind]["all"] = round(torch.cat(list(hits.values())).mean().item(), 4)
+    return {"probe_held_out": right, "parameters": sum(p.numel() for p in clip.parameters())}
+
+
+def build_tokenizer(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
+    texts = list(itertools.islice(grammar.training_texts(0), 20_000))
+    tokenizer = parts.train_tokenizer(texts, out / "tokenizer")
+    longest = max(len(tokenizer(text).input_ids) for text in texts)
+    return {"tokens": len(tokenizer), "longest_caption": longest}
+
+
+def build_reader(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
+    torch.manual_seed(0)
+    reader = Reader().to(device)
+
+    def loss_of(module: nn.Module, rng: Rng) -> Tensor:
+        drawn = scenes.sample(128, rng)
+        pictures = pictures_of(drawn, device)
+        noise = 0.15 * torch.rand(len(pictures), 1, 1, 1, device=device)
+        labels = torch.from_numpy(drawn.values).long().to(device)
+        logits = module(pictures + noise * torch.randn_like(pictures))
+        losses = [F.cross_entropy(out, labels[:, k]) for k, out in enumerate(logits.values())]
+        return torch.stack(losses).sum()
+
+    reader = fit("reader", reader, loss_of, steps, 2e-3, work)
+    drawn = scenes.sample(5000, np.random.default_rng(99))
+    with torch.no_grad():
+        logits = reader(pictures_of(drawn, device))
+    right = {
+        name: round((out.argmax(1).cpu().numpy() == drawn.values[:, k]).mean().item(), 4)
+        for k, (name, out) in enumerate(logits.items())
+    }
+    save_half(reader, out / "reader")
+    return {"right_on_fresh_drawings": right, "bar": 0.99, "met": min(right.values()) >= 0.99}
+
+
+def save_half(module: nn.Module, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.half().contiguous().cpu() for k, v in module.state_dict().items() if v.is_floating_point()}
+    state |= {k: v.contiguous().cpu() for k, v in module.state_dict().items() if not v.is_floating_point()}
+    save_file(state, folder / "model.safetensors")
+
+
+BUILDERS: dict[str, Callable[[Path, Path, int, str], dict[str, Any]]] = {
+    "tokenizer": build_tokenizer,
+    "clip": build_clip,
+    "reader": build_reader,
+}
+STEPS = {"tokenizer": 0, "clip": 2500, "reader": 1500, "vae": 4000, "unet": 8000}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deproj.pixel.build", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="pipeline folder (default: the shipped one)")
+    parser.add_argument("--work", type=Path, default=Path("build/pixel"), help="checkpoints of the stages")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only these stages")
+    parser.add_argument("--steps", type=int, help="training steps, instead of the stage's own")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for stage in args.stage or STAGES:
+        steps = STEPS[stage] if args.steps is None else args.steps
+        start = time.monotonic()
+        figures = BUILDERS[stage](args.work, args.out, steps, device)
+        figures |= {"steps": steps, "minutes": round((time.monotonic() - start) / 60, 1)}
+        print(stage, json.dumps(figures))
+        path = args.out / "figures.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | {stage: figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
