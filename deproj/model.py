@@ -1,0 +1,260 @@
+"""The deprojector: the states before CLIP's embedding, from the embedding.
+
+With x the previous state of the sequence (zeros at the start), e the embedding,
+h0 = W0 e + b0 and c0 = 0:
+
+    h, c = LSTMCell(LN_x(x), (h, c))          # D to H
+    c = LN_c(c);  h = LN_h(h) + h0            # both are carried on
+    y = LN_final(W_h h + W_x x + W_e e + e)   # every W with a bias
+
+LN_final is CLIP's final layer norm, copied and frozen. SOS is never predicted: a sequence is the
+stored SOS state and 76 predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deproj.errors import UserError
+from deproj.selection import PLACES
+
+if TYPE_CHECKING:
+    from deproj.encoder import TextEncoder
+
+__all__ = ["Carry", "Context", "Deprojector", "LSTMConfig", "LSTMDeprojector"]
+
+H0_ADDED = ("both", "carried", "neither")
+
+
+class Deprojector(nn.Module):
+    """What a model must do to be trained, evaluated and drawn from.
+
+    Attributes:
+        sos: the encoder's state at SOS, (D,), the same for every prompt.
+        deprojection: inverse of CLIP's text projection, (D, D), or None where no projection was known.
+    """
+
+    sos: Tensor
+    deprojection: Tensor | None
+
+    @abstractmethod
+    def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
+        """Predicts the first `places` states after SOS, (B, places, D).
+
+        Args:
+            embedding: (B, D).
+            fed: the previous state of every place, (B, places, D); by default the model's own output.
+        """
+
+    @torch.no_grad()
+    def generate(self, embedding: Tensor, from_projected: bool = False, places: int = PLACES) -> Tensor:
+        """Gives the states back, free-running, SOS first.
+
+        Args:
+            embedding: (B, D); with `from_projected` in the space shared with images.
+            places: how many states, SOS counted, 1 to 77.
+
+        Returns:
+            States in the order in which the model learned them, (B, places, D).
+
+        Raises:
+            UserError: for another width, for numbers that are not finite, and for a projected
+                embedding where the model was trained without a projection.
+        """
+        width = len(self.sos)
+        if embedding.ndim != 2 or embedding.shape[1] != width:
+            raise UserError(f"an embedding is (B, {width}) for this model; got {tuple(embedding.shape)}.")
+        if not torch.isfinite(embedding).all():
+            raise UserError("the embedding holds NaN or infinity; every number must be finite.")
+        if not 1 <= places <= PLACES:
+            raise UserError(f"places is 1 to {PLACES}; got {places}.")
+        embedding = embedding.to(self.sos)
+        if from_projected:
+            if self.deprojection is None:
+                raise UserError(
+                    "this model was trained without CLIP's text projection, so it cannot take projected embeddings; "
+                    "train it with sd.clip set."
+                )
+            embedding = embedding @ self.deprojection.T
+        sos = self.sos.expand(len(embedding), 1, width)
+        if places == 1:
+            return sos.clone()
+        return torch.cat([sos, self.unroll(embedding, places - 1)], dim=1)
+
+
+class Context(NamedTuple):
+    """What stays the same at every step: h0 (B, H) and W_e e + e (B, D)."""
+
+    h0: Tensor
+    skip: Tensor
+
+
+class Carry(NamedTuple):
+    """What is carried from step to step: h and c, both (B, H)."""
+
+    h: Tensor
+    c: Tensor
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """Sizes and variant of an `LSTMDeprojector`.
+
+    Attributes:
+        width: D, of a state.
+        hidden: H, of the LSTM; the reference's 1.5 D.
+        h0_added: to what h0 is added at every step: "both" (what is carried and what is put out),
+            "carried" or "neither".
+    """
+
+    width: int
+    hidden: int
+    h0_added: str = "both"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.hidden < 1:
+            raise UserError(f"width and hidden are at least 1; got {self.width} and {self.hidden}.")
+        if self.h0_added not in H0_ADDED:
+            raise UserError(f"h0_added is one of {', '.join(H0_ADDED)}; got {self.h0_added!r}.")
+
+
+class LSTMDeprojector(Deprojector):
+    """One LSTM layer with layer norms inside the recurrence (see the module's docstring).
+
+    Attributes:
+        config: sizes and variant.
+        provenance: what it was trained on and how: the encoder's hash, selection, feed. Saved with it.
+    """
+
+    def __init__(self, config: LSTMConfig, projected: bool = True, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        d, h, eps = config.width, config.hidden, config.layer_norm_eps
+        self.config = config
+        self.provenance = provenance or {}
+        self.h0 = nn.Linear(d, h)
+        self.x_norm = nn.LayerNorm(d, eps)
+        self.cell = nn.LSTMCell(d, h)
+        self.c_norm = nn.LayerNorm(h, eps)
+        self.h_norm = nn.LayerNorm(h, eps)
+        self.out_h = nn.Linear(h, d)
+        self.out_x = nn.Linear(d, d)
+        self.out_e = nn.Linear(d, d)
+        self.final_norm = nn.LayerNorm(d, eps).requires_grad_(False)
+        self.register_buffer("sos", torch.zeros(d))
+        self.register_buffer("deprojection", torch.eye(d) if projected else None)
+
+    @classmethod
+    def for_encoder(cls, encoder: TextEncoder, hidden: int | None = None, h0_added: str = "both") -> LSTMDeprojector:
+        """An untrained model for an encoder: its width, final norm, SOS state and projection."""
+        width = encoder.width
+        config = LSTMConfig(width, hidden or width * 3 // 2, h0_added, encoder.final_norm.eps)
+        model = cls(config, projected=encoder.deprojection is not None, provenance={"encoder": encoder.hash})
+        model.final_norm.load_state_dict(encoder.final_norm.state_dict())
+        model.sos.copy_(encoder.sos)
+        if encoder.deprojection is not None and model.deprojection is not None:
+            model.deprojection.copy_(encoder.deprojection)
+        return model
+
+    def begin(self, embedding: Tensor) -> tuple[Context, Carry]:
+        """What stays the same for an embedding (B, D), and what is carried into the first step."""
+        h0 = self.h0(embedding)
+        return Context(h0, self.out_e(embedding) + embedding), Carry(h0, torch.zeros_like(h0))
+
+    def step(self, x: Tensor, carry: Carry, context: Context) -> tuple[Tensor, Carry]:
+        """One place: the previous state x (B, D) to the next (B, D)."""
+        h, c = self.cell(self.x_norm(x), carry)
+        c, h = self.c_norm(c), self.h_norm(h)
+        carried = h if self.config.h0_added == "neither" else h + context.h0
+        put_out = carried if self.config.h0_added == "both" else h
+        y = self.final_norm(self.out_h(put_out) + self.out_x(x) + context.skip)
+        return y, Carry(carried, c)
+
+    def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
+        context, carry = self.begin(embedding)
+        y = torch.zeros_like(embedding)
+        outputs = []
+        for place in range(places):
+            y, carry = self.step(y if fed is None else fed[:, place], carry, context)
+            outputs.append(y)
+        return torch.stack(outputs, dim=1)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` (float32), each whole or not at all."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": "lstm", **asdict(self.config), "projected": self.deprojection is not None}
+        config["provenance"] = self.provenance
+        state = {name: value.detach().float().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = folder / "model.safetensors.tmp"
+        try:
+            save_file(state, weights)
+            os.replace(weights, folder / "model.safetensors")
+            (folder / "config.json.tmp").write_text(json.dumps(config, indent=2) + "\n")
+            os.replace(folder / "config.json.tmp", folder / "config.json")
+        finally:
+            weights.unlink(missing_ok=True)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, encoder: TextEncoder | None = None) -> LSTMDeprojector:
+        """Loads what `save_pretrained` wrote, without Lightning or Hydra.
+
+        Args:
+            encoder: the encoder it will be used with; one that it was not trained on is refused.
+
+        Raises:
+            UserError: for a folder that holds no deprojector, one that is damaged, or another encoder's.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+            raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
+        try:
+            stored = json.loads((folder / "config.json").read_text())
+            sizes = {field.name: stored[field.name] for field in fields(LSTMConfig)}
+            provenance, projected, kind = stored["provenance"], stored["projected"], stored["model_type"]
+            state = load_file(folder / "model.safetensors")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder} is damaged or no deprojector of ours: {type(error).__name__}: {error}.") from None
+        if kind != "lstm":
+            raise UserError(f"{folder} holds a model of type {kind!r}; this class loads 'lstm'.")
+        model = cls(LSTMConfig(**sizes), projected=bool(projected), provenance=dict(provenance))
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
+        if encoder is not None:
+            model.check_encoder(encoder, folder)
+        return model.eval()
+
+    def check_encoder(self, encoder: TextEncoder, source: str | Path = "this model") -> None:
+        """Refuses an encoder that the model was not trained on, by its hash and not only by its width.
+
+        A model taken over from the reference has no hash; it is held against the encoder's SOS state
+        and final norm instead.
+        """
+        if self.config.width != encoder.width:
+            raise UserError(f"{source} has states of width {self.config.width}, the text encoder {encoder.width}.")
+        trained_on = self.provenance.get("encoder")
+        if trained_on is None:
+            known = torch.allclose(self.sos, encoder.sos, atol=1e-2)
+            known &= torch.allclose(self.final_norm.weight, encoder.final_norm.weight, atol=1e-2)
+            if not known:
+                raise UserError(f"{source} belongs to another text encoder: its SOS state or final norm differs.")
+        elif trained_on != encoder.hash:
+            raise UserError(
+                f"{source} was trained on another text encoder (hash {trained_on[:12]}, this one {encoder.hash[:12]}); "
+                "use the pipeline it was trained on."
+            )
