@@ -18,7 +18,7 @@ import os
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,26 @@ class Deprojector(nn.Module):
     """What a model must do to be trained, evaluated and drawn from.
 
     Attributes:
+        kind: names the class in ``config.json``.
+        config: sizes and variant, an instance of `config_class`.
+        provenance: what it was trained on and how: the encoder's hash, selection, feed. Saved with it.
         sos: the encoder's state at SOS, (D,), the same for every prompt.
         deprojection: inverse of CLIP's text projection, (D, D), or None where no projection was known.
     """
 
+    kind: ClassVar[str]
+    config_class: ClassVar[type]
+    config: Any
+    provenance: dict[str, Any]
     sos: Tensor
     deprojection: Tensor | None
+
+    def __init__(self, config: Any, projected: bool = True, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance = provenance or {}
+        self.register_buffer("sos", torch.zeros(config.width))
+        self.register_buffer("deprojection", torch.eye(config.width) if projected else None)
 
     @abstractmethod
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
@@ -89,6 +103,78 @@ class Deprojector(nn.Module):
             return sos.clone()
         return torch.cat([sos, self.unroll(embedding, places - 1)], dim=1)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` (float32), each whole or not at all."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": self.kind, **asdict(self.config), "projected": self.deprojection is not None}
+        config["provenance"] = self.provenance
+        state = {name: value.detach().float().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = folder / "model.safetensors.tmp"
+        try:
+            save_file(state, weights)
+            os.replace(weights, folder / "model.safetensors")
+            (folder / "config.json.tmp").write_text(json.dumps(config, indent=2) + "\n")
+            os.replace(folder / "config.json.tmp", folder / "config.json")
+        finally:
+            weights.unlink(missing_ok=True)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
+        """Loads what `save_pretrained` wrote, without Lightning or Hydra; on `Deprojector` itself, any kind.
+
+        Args:
+            encoder: the encoder it will be used with; one that it was not trained on is refused.
+
+        Raises:
+            UserError: for a folder that holds no deprojector, one that is damaged, or another encoder's.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+            raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
+        try:
+            stored = json.loads((folder / "config.json").read_text())
+            kind = stored["model_type"]
+            wanted = {c.kind: c for c in (cls, *cls.__subclasses__()) if hasattr(c, "kind")}
+            if kind not in wanted:
+                raise UserError(f"{folder} holds a model of type {kind!r}; this class loads: {', '.join(wanted)}.")
+            sizes = {field.name: stored[field.name] for field in fields(wanted[kind].config_class)}
+            projected, provenance = bool(stored["projected"]), dict(stored["provenance"])
+            model = wanted[kind](wanted[kind].config_class(**sizes), projected, provenance)
+            state = load_file(folder / "model.safetensors")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder} is damaged or no deprojector of ours: {type(error).__name__}: {error}.") from None
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
+        if encoder is not None:
+            model.check_encoder(encoder, folder)
+        return model.eval()
+
+    def check_encoder(self, encoder: TextEncoder, source: str | Path = "this model") -> None:
+        """Refuses an encoder that the model was not trained on, by its hash and not only by its width.
+
+        A model taken over from the reference has no hash; its SOS state is held against the
+        encoder's instead.
+        """
+        if self.config.width != encoder.width:
+            raise UserError(f"{source} has states of width {self.config.width}, the text encoder {encoder.width}.")
+        trained_on = self.provenance.get("encoder")
+        if trained_on is None:
+            if not torch.allclose(self.sos, encoder.sos, atol=1e-2):
+                raise UserError(f"{source} belongs to another text encoder: its state at SOS differs.")
+        elif trained_on != encoder.hash:
+            raise UserError(
+                f"{source} was trained on another text encoder (hash {trained_on[:12]}, this one {encoder.hash[:12]}); "
+                "use the pipeline it was trained on."
+            )
+
 
 class Context(NamedTuple):
     """What stays the same at every step: h0 (B, H) and W_e e + e (B, D)."""
@@ -128,18 +214,14 @@ class LSTMConfig:
 
 
 class LSTMDeprojector(Deprojector):
-    """One LSTM layer with layer norms inside the recurrence (see the module's docstring).
+    """One LSTM layer with layer norms inside the recurrence (see the module's docstring)."""
 
-    Attributes:
-        config: sizes and variant.
-        provenance: what it was trained on and how: the encoder's hash, selection, feed. Saved with it.
-    """
+    kind = "lstm"
+    config_class = LSTMConfig
 
     def __init__(self, config: LSTMConfig, projected: bool = True, provenance: dict[str, Any] | None = None) -> None:
-        super().__init__()
+        super().__init__(config, projected, provenance)
         d, h, eps = config.width, config.hidden, config.layer_norm_eps
-        self.config = config
-        self.provenance = provenance or {}
         self.h0 = nn.Linear(d, h)
         self.x_norm = nn.LayerNorm(d, eps)
         self.cell = nn.LSTMCell(d, h)
@@ -149,8 +231,6 @@ class LSTMDeprojector(Deprojector):
         self.out_x = nn.Linear(d, d)
         self.out_e = nn.Linear(d, d)
         self.final_norm = nn.LayerNorm(d, eps).requires_grad_(False)
-        self.register_buffer("sos", torch.zeros(d))
-        self.register_buffer("deprojection", torch.eye(d) if projected else None)
 
     @classmethod
     def for_encoder(cls, encoder: TextEncoder, hidden: int | None = None, h0_added: str = "both") -> LSTMDeprojector:
@@ -186,75 +266,3 @@ class LSTMDeprojector(Deprojector):
             y, carry = self.step(y if fed is None else fed[:, place], carry, context)
             outputs.append(y)
         return torch.stack(outputs, dim=1)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` (float32), each whole or not at all."""
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": "lstm", **asdict(self.config), "projected": self.deprojection is not None}
-        config["provenance"] = self.provenance
-        state = {name: value.detach().float().cpu().contiguous() for name, value in self.state_dict().items()}
-        weights = folder / "model.safetensors.tmp"
-        try:
-            save_file(state, weights)
-            os.replace(weights, folder / "model.safetensors")
-            (folder / "config.json.tmp").write_text(json.dumps(config, indent=2) + "\n")
-            os.replace(folder / "config.json.tmp", folder / "config.json")
-        finally:
-            weights.unlink(missing_ok=True)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, encoder: TextEncoder | None = None) -> LSTMDeprojector:
-        """Loads what `save_pretrained` wrote, without Lightning or Hydra.
-
-        Args:
-            encoder: the encoder it will be used with; one that it was not trained on is refused.
-
-        Raises:
-            UserError: for a folder that holds no deprojector, one that is damaged, or another encoder's.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = Path(folder)
-        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-            raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
-        try:
-            stored = json.loads((folder / "config.json").read_text())
-            sizes = {field.name: stored[field.name] for field in fields(LSTMConfig)}
-            provenance, projected, kind = stored["provenance"], stored["projected"], stored["model_type"]
-            state = load_file(folder / "model.safetensors")
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{folder} is damaged or no deprojector of ours: {type(error).__name__}: {error}.") from None
-        if kind != "lstm":
-            raise UserError(f"{folder} holds a model of type {kind!r}; this class loads 'lstm'.")
-        model = cls(LSTMConfig(**sizes), projected=bool(projected), provenance=dict(provenance))
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
-        if encoder is not None:
-            model.check_encoder(encoder, folder)
-        return model.eval()
-
-    def check_encoder(self, encoder: TextEncoder, source: str | Path = "this model") -> None:
-        """Refuses an encoder that the model was not trained on, by its hash and not only by its width.
-
-        A model taken over from the reference has no hash; it is held against the encoder's SOS state
-        and final norm instead.
-        """
-        if self.config.width != encoder.width:
-            raise UserError(f"{source} has states of width {self.config.width}, the text encoder {encoder.width}.")
-        trained_on = self.provenance.get("encoder")
-        if trained_on is None:
-            known = torch.allclose(self.sos, encoder.sos, atol=1e-2)
-            known &= torch.allclose(self.final_norm.weight, encoder.final_norm.weight, atol=1e-2)
-            if not known:
-                raise UserError(f"{source} belongs to another text encoder: its SOS state or final norm differs.")
-        elif trained_on != encoder.hash:
-            raise UserError(
-                f"{source} was trained on another text encoder (hash {trained_on[:12]}, this one {encoder.hash[:12]}); "
-                "use the pipeline it was trained on."
-            )

@@ -62,7 +62,7 @@ class TokenSelection(ABC):
         """
         if lengths.ndim != 1 or lengths.is_floating_point():
             raise ValueError(f"lengths are a (B,) tensor of integers; got {tuple(lengths.shape)} {lengths.dtype}.")
-        if len(lengths) and not (2 <= int(lengths.min()) and int(lengths.max()) <= PLACES):
+        if len(lengths) and not (int(lengths.min()) >= 2 and int(lengths.max()) <= PLACES):
             raise ValueError(f"lengths count SOS and EOS, so they are 2 to {PLACES}; got {lengths.tolist()}.")
         place = torch.arange(PLACES, device=lengths.device)
         plan = self.plan(place[None], lengths.long()[:, None])

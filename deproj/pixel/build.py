@@ -84,7 +84,7 @@ def build_clip(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]
 
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     torch.manual_seed(0)
-    clip = parts.make_clip(tokenizer).to(device)
+    clip: Any = parts.make_clip(tokenizer).to(device)
 
     def loss_of(module: Any, rng: Rng) -> Tensor:
         alike, alike_texts = near_duplicates(32, 4, rng)
@@ -189,7 +189,7 @@ def build_tokenizer(work: Path, out: Path, steps: int, device: str) -> dict[str,
 
 def build_reader(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
     torch.manual_seed(0)
-    reader = Reader().to(device)
+    reader: Any = Reader().to(device)
 
     def loss_of(module: nn.Module, rng: Rng) -> Tensor:
         drawn = scenes.sample(128, rng)
@@ -223,7 +223,7 @@ def save_half(module: nn.Module, folder: Path) -> None:
 
 def build_vae(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
     torch.manual_seed(0)
-    vae = parts.make_vae().to(device)
+    vae: Any = parts.make_vae().to(device)
 
     def loss_of(module: Any, rng: Rng) -> Tensor:
         pictures = pictures_of(scenes.sample(32, rng), device)
@@ -277,7 +277,7 @@ def build_unet(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32).to(device).eval()
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device).eval()
     torch.manual_seed(0)
-    unet = parts.make_unet().to(device)
+    unet: Any = parts.make_unet().to(device)
     scheduler = parts.make_scheduler()
     signal = scheduler.alphas_cumprod.to(device)
 

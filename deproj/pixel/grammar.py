@@ -10,12 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 
 from deproj.pixel.scenes import (
-    APRON, ATTRIBUTES, BOY, CAT, COUPLE, EARS, GIRL, NAMES, PLACE, SHIRT, SKIRT, TROUSERS, WHO, HAIR, EYE, Scenes, sample,
+    APRON,
+    ATTRIBUTES,
+    CAT,
+    COUPLE,
+    EARS,
+    EYE,
+    GIRL,
+    HAIR,
+    NAMES,
+    PLACE,
+    SHIRT,
+    SKIRT,
+    TROUSERS,
+    WHO,
+    Scenes,
+    sample,
 )  # fmt: skip
 
 __all__ = ["asked", "caption", "captions", "held_out", "held_out_prompts", "training_texts"]
@@ -129,7 +145,7 @@ def captions(scenes: Scenes, rng: random.Random) -> list[str]:
     return texts
 
 
-def training_texts(seed: int):  # noqa: ANN201 - an endless generator
+def training_texts(seed: int) -> Iterator[str]:
     """Endless captions of random scenes, none of them held out."""
     rng, scene_rng = random.Random(seed), np.random.default_rng(seed)
     while True:

@@ -14,6 +14,9 @@ from functools import cache
 
 import numpy as np
 
+from deproj.pixel import sprites
+from deproj.pixel.sprites import LETTERS
+
 __all__ = ["ATTRIBUTES", "SIZE", "Scenes", "draw", "sample"]
 
 SIZE = 32
@@ -100,212 +103,6 @@ def sample_style(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     return style, rng.random((n, 8), dtype=np.float32)
 
 
-# --- Sprites -----------------------------------------------------------------------------------
-# h H hair and its shade, s S skin and blush, e w l iris, glint and lash, m mouth, t T shirt, k K skirt,
-# p P trousers, f shoe, a A apron, n ear's inside, c C cat's fur, g cat's eye, o outline, b B the hair of a boy beside a girl. Dots are empty.
-
-HEAD = """
-......hhhhhh......
-....hhhhhhhhhh....
-...hhhHhhhhHhhh...
-..hhhhhhhhhhhhhh..
-..hhhhhhhhhhhhhh..
-..hhHshhhhhhsHhh..
-..hhlllsssslllhh..
-..hhewessssewehh..
-..hheeesssseeehh..
-..hheeesssseeehh..
-...hSssssssssSh...
-....ssssmmssss....
-.....ssssssss.....
-"""
-GIRL_BODY = """
-.......ssss.......
-.....tttttttt.....
-....ttttTTtttt....
-...ssttttttttss...
-...ss.tttttt.ss...
-...ss.TtttTt.ss...
-.....kkkkkkkk.....
-....kkkKkkKkkk....
-....kkkKkkKkkk....
-...kkkkKkkKkkkk...
-.....sss..sss.....
-.....sss..sss.....
-.....sss..sss.....
-.....fff..fff.....
-"""
-MAID_BODY = """
-.......ssss.......
-.....kkakkakk.....
-....kkkaaaakkk....
-...kkkaaaaaakkk...
-...ss.aaaaaa.ss...
-...ss.kaaaak.ss...
-.....kkaaaakk.....
-....kkaaaaaakk....
-....kkaaaaaakk....
-...kkkaAaaAakkk...
-...kkkkaaaakkkk...
-.....sss..sss.....
-.....sss..sss.....
-.....fff..fff.....
-"""
-BOY_BODY = """
-.......ssss.......
-....tttttttttt....
-...ttttttttTttt...
-...ttttttttTttt...
-...ss.tttttT.ss...
-...ss.tttttT.ss...
-......pppppp......
-.....pppppppp.....
-.....pppppppp.....
-.....pppPPppp.....
-.....ppp..ppp.....
-.....ppp..ppp.....
-.....ppp..ppp.....
-.....fff..fff.....
-"""
-LONG_HAIR = """
-..................
-..................
-..................
-..................
-.h..............h.
-.h..............h.
-.h..............h.
-.h..............h.
-.h..............h.
-.h..............h.
-.hhh..........hhh.
-.hhhh........hhhh.
-.hhhh........hhhh.
-.hhhHh......hHhhh.
-.hhhH........Hhhh.
-.hhh..........hhh.
-.hhh..........hhh.
-.hh............hh.
-"""
-TWIN_TAILS = """
-..................
-..................
-.hh............hh.
-hhh............hhh
-hhhh..........hhhh
-hh.h..........h.hh
-hh..............hh
-hh..............hh
-hh..............hh
-hh..............hh
-hh..............hh
-hh..............hh
-.h..............h.
-"""
-BOB = """
-..................
-..................
-..................
-..................
-.h..............h.
-.h..............h.
-.h..............h.
-.h..............h.
-.h..............h.
-.hh............hh.
-.hhh..........hhh.
-..hhh........hhh..
-"""
-SPIKES = """
-....h..h..h.h.....
-...hh.hh.hh.hhh...
-..hhhhhhhhhhhhh...
-.hhhhhhhhhhhhhhh..
-"""
-EARS_SPRITE = """
-..hh..........hh..
-..hnh........hnh..
-..hnnhhhhhhhhnnh..
-..hnnhhhhhhhhnnh..
-...hhh......hhh...
-"""
-BAND = """
-..................
-..................
-..................
-.....aaaaaaaa.....
-....aAaaAAaaAa....
-..................
-"""
-SMALL_GIRL = """
-....hhhhh....
-..hhhhhhhhh..
-.hhhhHhHhhhh.
-.hhhhhhhhhhh.
-.hhsslllsshh.
-.hhoossSoohh.
-.hhoossSoohh.
-.hhSsssssShh.
-.hhhssmssh.h.
-.hh..sss..hh.
-.hh.ttttt.hh.
-.h.ttttttt.h.
-...stttttss..
-...sttttts...
-...kkkkkkk...
-..kkKkkkKkk..
-..kkKkkkKkk..
-..kkKkkkKkk..
-....ss.ss....
-....ss.ss....
-....ff.ff....
-"""
-SMALL_BOY = """
-...b.bb.bb...
-..bbbbbbbbb..
-.bbbbBbBbbbb.
-.bbbbbbbbbbb.
-.bbsslllssbb.
-.bsoossSoosb.
-..soossSoos..
-..SsssssssS..
-...sssmsss...
-.....sss.....
-...ttttttt...
-..ttttttttt..
-..sttttttts..
-..sttttttts..
-...ppppppp...
-...ppppppp...
-...pppPppp...
-...ppp.ppp...
-...ppp.ppp...
-...ppp.ppp...
-...fff.fff...
-"""
-CAT_SPRITE = """
-...cc........cc...
-...cnc......cnc...
-...cnncccccccnnc..
-...cccccccccccccc.
-...cCccccCcccccCc.
-..cccccccccccccccc
-..ccgggccccccgggcc
-..ccgogccccccgogcc
-..ccgggccccccgggcc
-..cwwccccoocccwwcc
-...wwwccoccocwwww.
-....wwwwwwwwwwww..
-.....ccccccccccc..
-....cccccccccccc.c
-....ccCcccccccCccc
-....ccCcwwwwccCccc
-....ccCcwwwwccCcc.
-....ccccwwwwccccc.
-....cwwc.ww.cwwc..
-"""
-
-LETTERS = ".hHsSewlmtTkKpPfaAncCgobB"
 CHARACTER_ROLES = len(LETTERS)
 BACKGROUND_ROLES = 8
 VARIANTS = 24
@@ -333,10 +130,10 @@ def _characters() -> np.ndarray:
     """Roles of every character, (24, 44, 44), indexed by `_character_index`."""
     bank = []
     top, left = PAD + 4, PAD + 7
-    hair = [_grid(LONG_HAIR), _grid(TWIN_TAILS), _grid(BOB)]
-    head, ears, band = _grid(HEAD), _grid(EARS_SPRITE), _grid(BAND)
+    hair = [_grid(sprites.LONG_HAIR), _grid(sprites.TWIN_TAILS), _grid(sprites.BOB)]
+    head, ears, band = _grid(sprites.HEAD), _grid(sprites.EARS_SPRITE), _grid(sprites.BAND)
     blank = np.zeros((SIZE + 2 * PAD, SIZE + 2 * PAD), np.int64)
-    for body in (_grid(GIRL_BODY), _grid(MAID_BODY)):
+    for body in (_grid(sprites.GIRL_BODY), _grid(sprites.MAID_BODY)):
         for with_ears in (False, True):
             for style in hair:
                 canvas = blank.copy()
@@ -351,20 +148,20 @@ def _characters() -> np.ndarray:
     for with_ears in (False, True):
         for spikes in (False, True):
             canvas = blank.copy()
-            _over(canvas, _grid(BOY_BODY), top + 13, left)
+            _over(canvas, _grid(sprites.BOY_BODY), top + 13, left)
             _over(canvas, head, top, left)
             if spikes:
-                _over(canvas, _grid(SPIKES), top - 1, left)
+                _over(canvas, _grid(sprites.SPIKES), top - 1, left)
             if with_ears:
                 _over(canvas, ears, top - 3, left)
             bank.append(canvas)
     for gap in (0, 1, 2):
         canvas = blank.copy()
-        _over(canvas, _grid(SMALL_GIRL), PAD + 11, PAD + 3 - gap // 2)
-        _over(canvas, _grid(SMALL_BOY), PAD + 11, PAD + 16 + gap)
+        _over(canvas, _grid(sprites.SMALL_GIRL), PAD + 11, PAD + 3 - gap // 2)
+        _over(canvas, _grid(sprites.SMALL_BOY), PAD + 11, PAD + 16 + gap)
         bank.append(canvas)
     canvas = blank.copy()
-    _over(canvas, _grid(CAT_SPRITE), PAD + 12, PAD + 7)
+    _over(canvas, _grid(sprites.CAT_SPRITE), PAD + 12, PAD + 7)
     bank.append(canvas)
     return np.stack(bank)
 
@@ -416,8 +213,8 @@ def _backgrounds() -> np.ndarray:
         sea, sand = 13 + variant % 3, 22 + variant % 4
         b[sea:sand] = 1
         for _ in range(6):
-            row, start = rng.integers(sea + 1, sand), rng.integers(0, 28)
-            b[row, start : start + 4] = 2
+            row, foam = rng.integers(sea + 1, sand), rng.integers(0, 28)
+            b[row, foam : foam + 4] = 2
         b[sand:] = 3
         b[sand] = 2
         side = 4 if variant % 2 else 27
@@ -437,7 +234,7 @@ def _backgrounds() -> np.ndarray:
         b[(x - moon[0] - 2) ** 2 + (y - moon[1] + 1) ** 2 < 7] = 4
         # city: sky, towers with windows, street
         b = bank[4, variant]
-        left = 0
+        left: int = 0
         while left < SIZE:
             width, height = int(rng.integers(6, 10)), int(rng.integers(3, 13))
             shade = 1 if (left // 7) % 2 else 2
@@ -445,7 +242,7 @@ def _backgrounds() -> np.ndarray:
             for row in range(height + 2, 26, 3):
                 for column in range(left + 1, min(left + width - 2, SIZE), 2):
                     b[row, column] = 3 if rng.random() < 0.8 else 4
-            left += width
+            left += int(width)
         b[27:] = 5
         b[29, ::6] = 6
         b[29, 1::6] = 6
@@ -473,11 +270,11 @@ def _rgb(code: str) -> list[float]:
     return [int(code[k : k + 2], 16) for k in (0, 2, 4)]
 
 
-HAIR_COLOURS = np.array([_rgb(c) for c in "2b2833 f5d565 d92b2b 3b6fe0 3fae4c f77fb6".split()])
-EYE_COLOURS = np.array([_rgb(c) for c in "2f6bff e02020 1fa83c f2c200 8f2fd0".split()])
-CLOTHES_COLOURS = np.array([_rgb(c) for c in "26262c f6f6f6 d32626 2b56d8 2f9a44 f3cf2e".split()])
-FUR_COLOURS = np.array([_rgb(c) for c in "e8963a 4a4a52 b9b9c0 a8744a".split()])
-SKIN_COLOURS = np.array([_rgb(c) for c in "ffdfc4 f3c79f d9a377".split()])
+HAIR_COLOURS = np.array([_rgb(c) for c in ["2b2833", "f5d565", "d92b2b", "3b6fe0", "3fae4c", "f77fb6"]])
+EYE_COLOURS = np.array([_rgb(c) for c in ["2f6bff", "e02020", "1fa83c", "f2c200", "8f2fd0"]])
+CLOTHES_COLOURS = np.array([_rgb(c) for c in ["26262c", "f6f6f6", "d32626", "2b56d8", "2f9a44", "f3cf2e"]])
+FUR_COLOURS = np.array([_rgb(c) for c in ["e8963a", "4a4a52", "b9b9c0", "a8744a"]])
+SKIN_COLOURS = np.array([_rgb(c) for c in ["ffdfc4", "f3c79f", "d9a377"]])
 PLACE_COLOURS = np.array(
     [
         [_rgb(c) for c in line.split()]
@@ -555,9 +352,7 @@ def draw(scenes: Scenes) -> np.ndarray:
     step = np.arange(SIZE)
     place = scenes.values[:, PLACE].astype(int) - 1
     mirrored = np.where(style[:, 6, None] > 0, SIZE - 1 - step, step)
-    background = _backgrounds()[
-        place[:, None, None], style[:, 5, None, None], step[None, :, None], mirrored[:, None, :]
-    ]
+    background = _backgrounds()[place[:, None, None], style[:, 5, None, None], step[None, :, None], mirrored[:, None, :]]
     shift = np.where(scenes.values[:, WHO] == COUPLE, 0, style[:, 3])
     columns = np.where(style[:, 2, None] > 0, SIZE - 1 - step, step) - shift[:, None] + PAD
     rows = step[None, :] - style[:, 4, None] + PAD

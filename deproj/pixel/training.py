@@ -32,7 +32,7 @@ def fit(
     folder: Path,
     decay: float = 0.998,
     weight_decay: float = 0.01,
-) -> nn.Module:
+) -> Any:
     """Trains a module and returns it with the exponential moving average of its weights.
 
     Args:

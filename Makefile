@@ -1,0 +1,32 @@
+# `make train` and `make test` do all the set-up themselves, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint world clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (3 minutes)
+	$(BIN)/python -m deproj.train experiment=first
+
+test: $(READY) ## run the tests (10 minutes at most)
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+world: $(READY) ## build the pixel world again from nothing (about two hours; goes on where it was stopped)
+	$(BIN)/python -m deproj.pixel.build
+
+clean: ## remove caches, not runs
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache build
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,68 @@
+"""The loss and the LightningModule."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from deproj.data import Rows
+from deproj.errors import UserError
+from deproj.feed import FeedMode, Recursive
+from deproj.model import Deprojector
+from deproj.selection import TokenSelection
+
+__all__ = ["DeprojectorModule", "weighted_loss"]
+
+
+def weighted_loss(prediction: Tensor, target: Tensor, weight: Tensor, places: int) -> Tensor:
+    """Mean over all B · places · D elements of (weight · (prediction - target))².
+
+    The weight stands inside the square, as in the reference. Losses of different selections are
+    not comparable.
+
+    Args:
+        prediction, target: (B, P, D), places without a weight left out.
+        weight: (B, P).
+        places: how many places the mean is over, 77 with SOS and those left out.
+    """
+    b, _, d = target.shape
+    return (weight[:, :, None] * (prediction - target)).square().sum() / (b * places * d)
+
+
+class DeprojectorModule(pl.LightningModule):
+    """Trains a deprojector on what a selection selects, fed as a feed mode feeds.
+
+    Logs ``train/loss``, and of the held-out samples ``val/loss``: the same loss of free-running
+    generation, whatever the feed in training, so that both feeds are stopped by one measure.
+    """
+
+    def __init__(self, model: Deprojector, selection: TokenSelection, feed: FeedMode, learning_rate: float) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise UserError(f"optimizer.learning_rate is above 0; got {learning_rate}.")
+        self.model, self.selection, self.feed, self.learning_rate = model, selection, feed, learning_rate
+
+    def loss(self, rows: Rows, feed: FeedMode) -> Tensor:
+        """The loss of a batch, its predictions made by a feed mode."""
+        plan = self.selection(rows.length)
+        used = plan.places
+        target = plan.arrange(rows.states)[:, 1:used]
+        prediction = feed(self.model, rows.embedding, target)
+        return weighted_loss(prediction, target, plan.weight[:, 1:used], plan.weight.shape[1])
+
+    def training_step(self, rows: Rows, index: int) -> Tensor:
+        loss = self.loss(rows, self.feed)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss.item()} at step {self.global_step}; lower optimizer.learning_rate "
+                "or set trainer.gradient_clip_val."
+            )
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
+        return loss
+
+    def validation_step(self, rows: Rows, index: int) -> None:
+        self.log("val/loss", self.loss(rows, Recursive()), prog_bar=True, batch_size=len(rows.length))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.learning_rate)

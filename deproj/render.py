@@ -1,0 +1,149 @@
+"""States to pictures, through a diffusers pipeline; and labelled sheets of them. No Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from deproj.encoder import first_line, locate
+from deproj.errors import UserError
+
+__all__ = ["Renderer", "SdSettings", "sheet"]
+
+
+@dataclass(frozen=True)
+class SdSettings:
+    """The settings under ``sd``: what tells one Stable Diffusion from another.
+
+    Attributes:
+        name: ``pixel`` or ``sd15``, for people.
+        path: folder or hub id of the pipeline.
+        clip: folder or hub id of its CLIP, or None.
+        steps: of the sampler, DPM-Solver++.
+        guidance: classifier-free guidance, 1 for none.
+        cpu: whether it is quick enough to draw without CUDA.
+        prompts, samples: what data.prompts and data.size are by default.
+    """
+
+    name: str
+    path: str
+    clip: str | None
+    steps: int
+    guidance: float
+    cpu: bool
+    prompts: str | None
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.guidance < 1:
+            raise UserError(f"sd.steps and sd.guidance are at least 1; got {self.steps} and {self.guidance}.")
+
+
+class Renderer:
+    """Draws pictures from states.
+
+    Args:
+        settings: which pipeline, and how it samples.
+        empty: the true states of the empty prompt, (77, D), the negative prompt of every picture.
+        device: on CUDA the weights are float16, on a CPU float32.
+    """
+
+    def __init__(self, settings: SdSettings, empty: Tensor, device: str) -> None:
+        from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+        self.settings, self.empty, self.device = settings, empty, device
+        where = locate(settings.path)
+        self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        try:
+            pipe = StableDiffusionPipeline.from_pretrained(
+                where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False, torch_dtype=self.dtype,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe: Any = pipe.to(device)
+
+    @torch.no_grad()
+    def __call__(self, states: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Draws one picture for each sequence of states, all in one batch.
+
+        A picture depends on its states and its seed alone (but for rounding), not on the batch.
+
+        Args:
+            states: (B, T, D).
+            seeds: one a picture.
+
+        Returns:
+            Pictures, (B, height, width, 3) uint8 on the CPU.
+        """
+        states = states.to(self.device, self.dtype)
+        negative = self.empty.to(self.device, self.dtype)[None].expand(len(states), -1, -1)
+        if states.shape[1] < negative.shape[1]:  # guidance wants both of one shape
+            negative = negative[:, : states.shape[1]]
+        drawn = self.pipe(
+            prompt_embeds=states,
+            negative_prompt_embeds=negative if self.settings.guidance > 1 else None,
+            guidance_scale=self.settings.guidance,
+            num_inference_steps=self.settings.steps,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="pt",
+        ).images
+        pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()
+        return pictures
+
+
+def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160) -> Image.Image:
+    """A labelled sheet of pictures.
+
+    Args:
+        rows: a label, then one picture a column, (columns, height, width, 3) uint8.
+        columns: labels, a prompt each; a gap parts the first half from the second.
+        side: of a picture on the sheet, in pixels; small ones are enlarged without smoothing.
+    """
+    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
+    left, top, gap, middle = 150, 64, 8, 24
+    half = len(columns) // 2
+
+    def x_of(column: int) -> int:
+        return left + column * (side + gap) + (middle if column >= half else 0)
+
+    image = Image.new("RGB", (x_of(len(columns)) + gap, top + len(rows) * (side + gap) + gap), "white")
+    pen = ImageDraw.Draw(image)
+    for column, label in enumerate(columns):
+        pen.multiline_text((x_of(column), 8), wrap(label, small, side), "black", small, spacing=2)
+    for row, (label, pictures) in enumerate(rows.items()):
+        y = top + row * (side + gap)
+        pen.multiline_text((8, y + 8), wrap(label, font, left - 16), "black", font)
+        for column, picture in enumerate(pictures):
+            tile = Image.fromarray(picture.numpy())
+            resample = Image.Resampling.NEAREST if tile.width < side else Image.Resampling.LANCZOS
+            image.paste(tile.resize((side, side), resample), (x_of(column), y))
+    return image
+
+
+def wrap(text: str, font: Any, width: int) -> str:
+    """Text broken into lines that fit a width in pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    image.save(temporary, "PNG")
+    temporary.replace(path)

@@ -1,0 +1,106 @@
+"""Settings: plain config nodes to checked dataclasses, and mistakes in them to one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deproj.errors import UserError
+
+__all__ = ["CONF", "differences", "explain", "read_config", "settings", "unknown"]
+
+CONF = Path(__file__).parents[1] / "conf"
+
+T = TypeVar("T")
+
+
+def settings(cls: type[T], node: dict[str, Any], name: str) -> T:
+    """A plain node of the config as a dataclass.
+
+    Raises:
+        UserError: for a key that the dataclass doesn't have, one that is missing, or a wrong type.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in node:
+        if key not in known:
+            raise UserError(unknown(f"{name}.{key}", [f"{name}.{k}" for k in known]))
+    try:
+        merged: Any = OmegaConf.merge(OmegaConf.structured(cls), node)
+        return cls(**{key: merged[key] for key in known})
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}.{error.key}: {str(error).splitlines()[0]}") from None
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that isn't there, with the likeliest one meant."""
+    known = sorted(known)
+    near = get_close_matches(key, known, 1)
+    return f"unknown setting {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}.")
+
+
+def all_keys() -> set[str]:
+    """Every setting that the shipped files hold, as dotted keys."""
+    keys: set[str] = set()
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            keys.add(f"{prefix}{key}")
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+
+    for path in CONF.rglob("*.yaml"):
+        group = path.parent.relative_to(CONF).as_posix()
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        content = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+        if group == "experiment":
+            continue
+        walk(content, "" if group == "." else f"{group}.")
+        if group != ".":
+            keys.add(group)
+    return {key for key in keys if "._" not in key}
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """A Hydra or OmegaConf error in one line."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w-]+)/([^']*)'(.*)", text, re.DOTALL):
+        group, choice, rest = match.groups()
+        options = [line.strip() for line in rest.splitlines() if line.startswith("\t")]
+        return f"unknown {group}={choice}; allowed: {', '.join(options)}."
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return unknown(match.group(1), all_keys())
+    if isinstance(error, HydraException) and error.__cause__ is not None and "Could not" not in text:
+        text = f"{text.splitlines()[0]} {error.__cause__}"
+    return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved config that lies in a run's folder."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # the YAML library's own errors
+        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings.")
+    return {str(key): value for key, value in content.items()}
+
+
+def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, by dotted key, old and new."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for name in {**old, **new}:
+            found |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        return found
+    return {} if old == new else {key: (old, new)}
