@@ -381,7 +381,7 @@ BUILDERS: dict[str, Callable[[Path, Path, int, str], dict[str, Any]]] = {
     "vae": build_vae,
     "unet": build_unet,
 }
-STEPS = {"tokenizer": 0, "clip": 2500, "reader": 1500, "vae": 4000, "unet": 8000}
+STEPS = {"tokenizer": 0, "clip": 2500, "reader": 800, "vae": 3500, "unet": 5000}
 
 
 def main() -> None:

@@ -192,9 +192,8 @@ def _backgrounds() -> np.ndarray:
         b[2:board, 2:30] = 2
         b[3 : board - 1, 3:29] = 3
         for row in range(5, board - 2, 3):
-            for start in (4, 20):
-                length = rng.integers(3, 8)
-                b[row, start : start + length] = 4
+            for chalk in (4, 20):
+                b[row, chalk : chalk + rng.integers(3, 8)] = 4
         for desk in (0, 25):
             b[26:28, desk : desk + 7] = 5
             b[28:32, desk + 1] = 6
