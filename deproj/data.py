@@ -9,6 +9,7 @@ on neither selection nor feed, so all settings share it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -144,7 +145,7 @@ def write_arrays(part: Path, samples: Iterator[Sample], count: int, encoder: Tex
     files = {name: (part / f"{name}.bin").open("wb") for name in DTYPES}
     try:
         bar = tqdm(total=count, desc=title, unit="sample", disable=not sys.stderr.isatty() and count < 1000, mininterval=1)
-        while chunk := [sample for sample, _ in zip(samples, range(step), strict=False)]:
+        while chunk := list(itertools.islice(samples, step)):
             encoded = encoder([sample.whole for sample in chunk])
             truncated += int(encoded.truncated.sum())
             embedding = encoded.embedding.float()

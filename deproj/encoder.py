@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,10 @@ class TextEncoder:
         where = locate(pipeline)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
-            model, info = CLIPTextModel.from_pretrained(
-                where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True
-            )
+            with quiet_transformers():
+                model, info = CLIPTextModel.from_pretrained(
+                    where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True
+                )
         except (OSError, ValueError) as error:
             raise UserError(f"no CLIP text encoder at {where!r}: {first_line(error)}") from None
         if info["missing_keys"]:
@@ -160,6 +162,24 @@ class TextEncoder:
         return embedding @ self.projection.T
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from listing the image encoder's weights as unexpected, and from a progress bar for
+    a second's work. What is missing is checked by us."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def find_final_norm(model: Any) -> nn.LayerNorm:
     # transformers flattened CLIPTextModel in 5.6; before that the norm sat in .text_model
     inner = getattr(model, "text_model", model)
@@ -200,7 +220,10 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
 
         clip = WEIGHTS / "clip"
     try:
-        model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
+        with quiet_transformers():
+            model, info = CLIPTextModelWithProjection.from_pretrained(
+                str(clip), dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
     if any("text_projection" in key for key in info["missing_keys"]):

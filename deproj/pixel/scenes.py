@@ -212,8 +212,8 @@ def _backgrounds() -> np.ndarray:
         sea, sand = 13 + variant % 3, 22 + variant % 4
         b[sea:sand] = 1
         for _ in range(6):
-            row, foam = rng.integers(sea + 1, sand), rng.integers(0, 28)
-            b[row, foam : foam + 4] = 2
+            wave, foam = rng.integers(sea + 1, sand), rng.integers(0, 28)
+            b[wave, foam : foam + 4] = 2
         b[sand:] = 3
         b[sand] = 2
         side = 4 if variant % 2 else 27
@@ -233,7 +233,7 @@ def _backgrounds() -> np.ndarray:
         b[(x - moon[0] - 2) ** 2 + (y - moon[1] + 1) ** 2 < 7] = 4
         # city: sky, towers with windows, street
         b = bank[4, variant]
-        left: int = 0
+        left = 0
         while left < SIZE:
             width, height = int(rng.integers(6, 10)), int(rng.integers(3, 13))
             shade = 1 if (left // 7) % 2 else 2

@@ -1,0 +1,67 @@
+"""Shared parts: the shipped pixel world, and the training command run in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from deproj.encoder import TextEncoder
+from deproj.pixel import WEIGHTS
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextEncoder:
+    return TextEncoder.from_pretrained("pixel", "pixel")
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of sample caches for all tests, so that equal samples are encoded once."""
+    return tmp_path_factory.mktemp("caches")
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def train(
+    caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Runs ``python -m deproj.train`` with small data, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    small = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "trainer.progress=false"]
+    small += [f"data.cache={caches}", "render=off"]
+
+    def run(*arguments: str, defaults: bool = True) -> Ended:
+        from deproj.train import main
+
+        given = {argument.split("=")[0] for argument in arguments}
+        rest = [setting for setting in small if setting.split("=")[0] not in given] if defaults else []
+        monkeypatch.setattr(sys, "argv", ["train", *arguments, *rest])
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A copy of the pixel world that a test may spoil."""
+    import shutil
+
+    return Path(shutil.copytree(WEIGHTS, tmp_path / "world"))
