@@ -167,7 +167,10 @@ def _read(path: Path, column: str) -> list[str]:
             import pyarrow.parquet as parquet
         except ImportError:
             raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
-        names = parquet.read_schema(path).names
+        try:
+            names = parquet.read_schema(path).names
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise UserError(f"{path} cannot be read as parquet: {error}") from None
         if column not in names:
             raise UserError(wrong_column(path, column, names))
         return [str(text) for text in parquet.read_table(path, columns=[column])[column].to_pylist() if text is not None]

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from deproj.encoder import TextEncoder
 from deproj.pixel import WEIGHTS
 
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

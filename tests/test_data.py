@@ -1,0 +1,150 @@
+"""Samples and their cache: shared, whole or not there, refused when damaged."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deproj.data import CachedSamples, DataSettings, EpochOrder, SamplesModule, build_cache
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError
+from deproj.prompts import GrammarPrompts, Mix, Sample
+
+COUNT = 70
+
+
+def samples() -> Iterator[Sample]:
+    return Mix().samples(GrammarPrompts(), COUNT, 0)
+
+
+def no_samples() -> Iterator[Sample]:
+    raise AssertionError("the cache was there, nothing should be encoded")
+    yield
+
+
+@pytest.fixture
+def cache(tmp_path: Path, encoder: TextEncoder) -> CachedSamples:
+    return build_cache(tmp_path, {"a": 1}, samples(), COUNT, encoder, "samples")
+
+
+def test_holds_what_the_encoder_gives(cache: CachedSamples, encoder: TextEncoder):
+    drawn = list(samples())
+    rows = cache[list(range(COUNT))]
+    encoded = encoder([sample.whole for sample in drawn])
+    assert torch.allclose(rows.states, encoded.states, atol=4e-3), "float16"
+    assert torch.equal(rows.length, encoded.length)
+    empty = encoder.empty.embedding[0]
+    for sample, embedding in zip(drawn, rows.embedding, strict=True):
+        added = (encoder.embed(sample.parts) - empty).sum(0) + empty
+        assert torch.allclose(embedding, added, atol=1e-4)
+    assert rows.embedding.dtype == rows.states.dtype == torch.float32
+
+
+def test_is_made_once(cache: CachedSamples, encoder: TextEncoder):
+    again = build_cache(cache.folder.parent, {"a": 1}, no_samples(), COUNT, encoder, "samples")
+    assert again.folder == cache.folder
+    other = build_cache(cache.folder.parent, {"a": 2}, samples(), COUNT, encoder, "samples")
+    assert other.folder != cache.folder
+    assert len(list(cache.folder.parent.iterdir())) == 2, "no leftovers"
+
+
+def test_header_that_does_not_match_is_rebuilt(cache: CachedSamples, encoder: TextEncoder):
+    header = cache.folder / "header.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"a": 3}))
+    again = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples")
+    assert again.header["a"] == 1
+
+
+def test_interrupted_build_leaves_nothing(tmp_path: Path, encoder: TextEncoder):
+    def broken() -> Iterator[Sample]:
+        yield from itertools.islice(samples(), 10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(tmp_path, {}, broken(), COUNT, encoder, "samples")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("array", ["states", "embedding", "length", "checksum"])
+def test_flipped_byte_is_found(cache: CachedSamples, array: str):
+    path = cache.folder / f"{array}.bin"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged: row \d+ .* Delete the folder"):
+        CachedSamples(cache.folder)[list(range(COUNT))]
+
+
+@pytest.mark.parametrize("name", ["states.bin", "header.json"])
+def test_missing_or_short_file_is_found(cache: CachedSamples, encoder: TextEncoder, name: str):
+    path = cache.folder / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(UserError, match="damaged"):
+        build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples")
+
+
+def test_no_space_says_so(tmp_path: Path, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("deproj.data.write_arrays", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        build_cache(tmp_path, {}, samples(), COUNT, encoder, "samples")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    order = EpochOrder(10, 3, seed=5)
+    first = list(order)
+    assert sorted(itertools.chain(*first)) == list(range(10))
+    assert [len(batch) for batch in first] == [3, 3, 3, 1]
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    assert list(EpochOrder(10, 3, seed=6)) != first
+    assert list(itertools.chain(*EpochOrder(10, 3, None))) == list(range(10))
+
+
+def settings(root: Path, **changed: object) -> DataSettings:
+    base = {"prompts": "grammar", "column": None, "size": 40, "split": 0.3, "combine": 0.3, "held_out": 10}
+    base |= {"batch_size": 20, "cache": str(root), "seed": 0}
+    return DataSettings(**(base | changed))
+
+
+def test_runs_of_other_seeds_share_the_samples(tmp_path: Path, encoder: TextEncoder):
+    loaded = []
+    for seed in (0, 1):
+        data = SamplesModule(settings(tmp_path), GrammarPrompts(), encoder, seed)
+        data.setup()
+        loaded.append(data)
+    assert loaded[0].train.folder == loaded[1].train.folder
+    assert len(list(tmp_path.iterdir())) == 2
+    orders = [torch.cat([batch.length for batch in data.train_dataloader()]).tolist() for data in loaded]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_held_out_samples_are_the_same_whatever_the_seed(tmp_path: Path, encoder: TextEncoder):
+    folders = set()
+    for seed in (0, 1):
+        data = SamplesModule(settings(tmp_path, seed=seed), GrammarPrompts(), encoder, seed)
+        data.setup()
+        folders.add(data.held_out.folder)
+    assert len(folders) == 1
+
+
+@pytest.mark.parametrize("name", ["size", "held_out", "batch_size"])
+def test_refuses_bad_numbers(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match=f"data.{name}"):
+        settings(tmp_path, **{name: 0})
+
+
+def test_truncated_texts_are_counted(tmp_path: Path, encoder: TextEncoder):
+    long = Sample("red hair " * 60, ("red hair " * 60,))
+    cache = build_cache(tmp_path, {}, iter([long, Sample("cat", ("cat",))]), 2, encoder, "samples")
+    assert cache.header["truncated"] == 1
+    assert np.array_equal(cache.arrays["length"], [77, 3])
