@@ -149,7 +149,9 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
                 chosen[key] = composed[key]
     changed = {k: v for k, v in differences(stored, chosen).items() if not k.startswith(MAY_CHANGE)}
     if changed:
-        key, (old, new) = next(iter(changed.items()))
+        key = min(changed, key=lambda name: not name.startswith("choices."))  # selection=all says more than its class
+        old, new = changed[key]
+        key = key.removeprefix("choices.")
         raise UserError(
             f"{folder} holds a run with {key}={old}, not {new}; keep its settings, or start a new run in another folder."
         )
@@ -264,7 +266,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         enable_progress_bar=trainer_settings.progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, len(data.train_dataloader())),
     )
     last = folder / "checkpoints" / "last.ckpt"
     code = 1

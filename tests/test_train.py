@@ -1,0 +1,262 @@
+"""The training command, end to end on small data, and everything that a user can get wrong."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Ended
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+
+from deproj.encoder import TextEncoder
+from deproj.model import LSTMDeprojector
+from deproj.settings import CONF
+
+Train = Callable[..., Ended]
+
+SELECTIONS = ["all", "words_eos", "words_eos_reversed", "eos_onward"]
+FEEDS = ["batch", "recursive"]
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("group", ["selection", "feed", "model", "sd", "logger", "experiment"])
+def test_every_shipped_choice_composes(group: str):
+    import deproj.train  # noqa: F401 - registers the resolver of the run's folder
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for choice in choices(group):
+            compose("config", [f"{group}={choice}"])
+
+
+def test_groups_hold_what_the_design_names():
+    assert choices("selection") == sorted(SELECTIONS)
+    assert choices("feed") == sorted(FEEDS)
+    assert {"pixel", "sd15"} == set(choices("sd"))
+    assert {"csv", "wandb", "tensorboard"} == set(choices("logger"))
+
+
+def run_folder(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("feed", FEEDS)
+def test_every_setting_trains(train: Train, tmp_path: Path, selection: str, feed: str, encoder: TextEncoder):
+    ended = train(f"selection={selection}", f"feed={feed}")
+    assert ended.code == 0, ended.err
+    run = run_folder(tmp_path)
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {"config.yaml", "metrics.csv", "result.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.choices.selection == selection
+    assert config.choices.feed == feed
+    model = LSTMDeprojector.from_pretrained(run / "deprojector", encoder)
+    assert model.provenance["selection"]["name"] == selection
+    assert model.provenance["feed"]["name"] == feed
+    assert model.generate(encoder.embed(["cat maid"])).shape == (1, 77, 128)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    assert json.loads((run / "result.json").read_text())["val_loss"] == pytest.approx(min(losses))
+
+
+def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
+    ended = train("render=1", "trainer.max_epochs=2", "logger=tensorboard")
+    assert ended.code == 0, ended.err
+    run = run_folder(tmp_path)
+    sheets = sorted((run / "sheets").glob("*.png"))
+    assert [sheet.name for sheet in sheets] == ["epoch-001.png", "epoch-002.png"]
+    assert str(sheets[-1].relative_to(tmp_path)) in ended.out
+    first, second = (Image.open(sheet) for sheet in sheets)
+    assert first.size == second.size
+    top = (0, 0, first.width, 64 + 160)
+    assert first.crop(top).tobytes() == second.crop(top).tobytes(), "the first row is the true states' each time"
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert len(events.Images("benchmark")) == 2
+    assert len(events.Scalars("val/loss")) == 2
+
+
+def test_pictures_are_drawn_every_n_epochs(train: Train, tmp_path: Path):
+    assert train("render=2", "trainer.max_epochs=3").code == 0
+    names = sorted(path.name for path in (run_folder(tmp_path) / "sheets").iterdir())
+    assert names == ["epoch-002.png", "epoch-003.png"], "every second, and the last"
+
+
+def test_same_seed_same_weights_and_pixels(train: Train, tmp_path: Path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert train("render=1", f"seed={seed}", f"hydra.run.dir={name}").code == 0
+    weights = {name: load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in "abc"}
+    assert all(torch.equal(weights["a"][key], weights["b"][key]) for key in weights["a"])
+    assert not torch.equal(weights["a"]["out_h.weight"], weights["c"]["out_h.weight"])
+    pixels = [Image.open(tmp_path / name / "sheets" / "epoch-001.png").tobytes() for name in "ab"]
+    assert pixels[0] == pixels[1]
+
+
+def test_drawing_does_not_change_what_is_learnt(train: Train, tmp_path: Path):
+    for name, render in (("drawn", "1"), ("not", "off")):
+        assert train(f"render={render}", "trainer.max_epochs=2", f"hydra.run.dir={name}").code == 0
+    weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("drawn", "not")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_resume_goes_on_as_if_undisturbed(train: Train, tmp_path: Path):
+    assert train("trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
+    assert train("trainer.max_epochs=2", "hydra.run.dir=part").code == 0
+    ended = train("resume=part", "trainer.max_epochs=3", defaults=False)
+    assert ended.code == 0, ended.err
+    weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("whole", "part")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    again = train("resume=part", defaults=False)
+    assert again.code == 0
+    assert "nothing to do" in again.out
+
+
+def test_resume_keeps_the_runs_settings(train: Train, tmp_path: Path):
+    assert train("selection=words_eos", "hydra.run.dir=part").code == 0
+    for wrong in ("selection=all", "optimizer.learning_rate=0.5", "data.size=61"):
+        ended = train("resume=part", wrong, defaults=False)
+        assert ended.code == 1
+        assert wrong.split("=")[1] in ended.err
+        assert len(ended.err.strip().splitlines()) <= 2
+    assert train("resume=nowhere", defaults=False).code == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_sweep_skips_what_is_done(train: Train, tmp_path: Path):
+    sweep = ["-m", "selection=words_eos,words_eos_reversed", "feed=batch", "hydra.sweep.dir=sweep"]
+    ended = train(*sweep)
+    assert ended.code == 0, ended.err
+    results = [tmp_path / "sweep" / str(n) / "result.json" for n in (0, 1)]
+    times = [path.stat().st_mtime_ns for path in results]
+    again = train(*sweep)
+    assert again.code == 0, again.err
+    assert again.out.count("nothing to do") == 2
+    assert [path.stat().st_mtime_ns for path in results] == times
+
+
+def test_init_from_starts_from_the_weights(train: Train, tmp_path: Path):
+    assert train("feed=batch", "hydra.run.dir=first").code == 0
+    slow = ["optimizer.learning_rate=1e-12", "feed=recursive"]
+    assert train("init_from=first", "hydra.run.dir=second", *slow).code == 0
+    weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("first", "second")]
+    assert all(torch.allclose(weights[0][key], weights[1][key], atol=1e-6) for key in weights[0])
+    assert train("init_from=first/deprojector", "hydra.run.dir=third", *slow).code == 0
+    for wrong, said in (("selection=all", "same selection"), ("model.hidden=20", "hidden=20"), ("init_from=nowhere", "no deprojector")):
+        ended = train("init_from=first", wrong) if "init" not in wrong else train(wrong)
+        assert ended.code == 1
+        assert said in ended.err
+
+
+def test_prompts_from_a_file(train: Train, tmp_path: Path):
+    (tmp_path / "texts.txt").write_text("".join(f"a picture of {n} things\n" for n in range(80)) + "word " * 90 + "\n")
+    ended = train("data.prompts=texts.txt", "data.split=0", "data.combine=0")
+    assert ended.code == 0, ended.err
+    assert "were longer than 77 tokens and were truncated" in ended.out
+
+
+def test_without_cuda_the_real_one_draws_nothing_and_says_why(train: Train, tmp_path: Path):
+    ended = train("sd=sd15", "sd.path=pixel", "sd.clip=pixel", "data.prompts=grammar", "render=1")
+    assert ended.code == 0, ended.err
+    assert [line for line in ended.out.splitlines() if "Drawing nothing" in line and "no CUDA" in line]
+    assert not (run_folder(tmp_path) / "sheets").exists()
+
+
+def test_without_clip_there_is_no_projection(train: Train, tmp_path: Path, encoder: TextEncoder):
+    assert train("sd.clip=null").code == 0
+    model = LSTMDeprojector.from_pretrained(run_folder(tmp_path) / "deprojector", encoder)
+    assert model.deprojection is None
+
+
+def test_a_loss_that_becomes_nan_stops_the_run(train: Train, tmp_path: Path):
+    ended = train("optimizer.learning_rate=1e30")
+    assert ended.code == 1
+    assert "the loss became" in ended.err
+    assert "at step" in ended.err
+
+
+PLUGIN = '''
+from dataclasses import dataclass
+from deproj.selection import Plan, TokenSelection
+from deproj.feed import FeedMode, Recursive
+
+@dataclass(frozen=True)
+class EverySecond(TokenSelection):
+    """Every second state."""
+    def plan(self, place, length):
+        return Plan(place, place % 2 == 1)
+
+class Twice(FeedMode):
+    def __call__(self, model, embedding, target):
+        return Recursive()(model, embedding, target)
+'''
+
+
+def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    for group, name, kind in (("selection", "every_second", "EverySecond"), ("feed", "twice", "Twice")):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: mine.{kind}\n")
+    own = [f"--config-dir={tmp_path / 'conf'}", "selection=every_second", "feed=twice"]
+    ended = train(*own, "hydra.run.dir=mine")
+    assert ended.code == 0, ended.err
+    assert OmegaConf.load(tmp_path / "mine" / "config.yaml").choices.selection == "every_second"
+    # a config read back builds our own classes only, others when they are named again
+    ended = train("resume=mine", "trainer.max_epochs=2", defaults=False)
+    assert ended.code == 1
+    assert "name it on the command line too: selection=every_second" in ended.err
+    assert train(*own, "resume=mine", "trainer.max_epochs=2", defaults=False).code == 0
+    sys.modules.pop("mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["selection=words"], ["selection=words", "all, eos_onward, words_eos, words_eos_reversed"]),
+        (["feed=teacher"], ["feed=teacher", "batch, recursive"]),
+        (["trainer.max_epoch=3"], ["trainer.max_epochs"]),
+        (["+trainer.max_epoch=3"], ["trainer.max_epochs"]),
+        (["+sead=3"], ["seed"]),
+        (["sede=3"], ["seed"]),
+        (["trainer.max_epochs=many"], ["trainer.max_epochs", "many"]),
+        (["trainer.max_epochs=0"], ["at least 1"]),
+        (["trainer.accelerator=abacus"], ["abacus"]),
+        (["optimizer.learning_rate=0"], ["above 0"]),
+        (["render=sometimes"], ["sometimes"]),
+        (["data.batch_size=0"], ["data.batch_size"]),
+        (["data.split=0.9"], ["shares"]),
+        (["data.prompts=nowhere.txt"], ["no prompts file"]),
+        (["sd=sd15", "sd.path=pixel", "sd.clip=pixel"], ["data.prompts"]),
+        (["sd.path=/nowhere"], ["no pipeline"]),
+        (["sd.clip=/nowhere"], ["no CLIP"]),
+        (["+selection.word=3"], ["selection"]),
+        (["selection._target_=deproj.feed.Batch"], ["TokenSelection"]),
+        (["model.h0_added=sometimes"], ["h0_added"]),
+        (["model.hidden=-1"], ["at least 1"]),
+        (["logger.kind=paper"], ["csv, wandb or tensorboard"]),
+        (["experiment=nothing"], ["experiment=nothing", "first"]),
+        (["selection"], ["selection"]),
+    ],
+)
+def test_mistakes_get_a_line_and_leave_nothing(train: Train, tmp_path: Path, arguments: list[str], said: list[str]):
+    ended = train(*arguments)
+    assert ended.code == 1
+    assert len(ended.err.strip().splitlines()) <= 2, ended.err
+    assert "Traceback" not in ended.err
+    for words in said:
+        assert words in ended.err
+    assert list(tmp_path.iterdir()) == []
