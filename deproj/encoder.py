@@ -221,9 +221,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
         clip = WEIGHTS / "clip"
     try:
         with quiet_transformers():
-            model, info = CLIPTextModelWithProjection.from_pretrained(
-                str(clip), dtype=torch.float32, output_loading_info=True
-            )
+            model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
     if any("text_projection" in key for key in info["missing_keys"]):

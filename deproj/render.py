@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from deproj.encoder import first_line, locate
+from deproj.encoder import first_line, locate, quiet_transformers
 from deproj.errors import UserError
 
 __all__ = ["Renderer", "SdSettings", "sheet"]
@@ -55,18 +55,23 @@ class Renderer:
     """
 
     def __init__(self, settings: SdSettings, empty: Tensor, device: str) -> None:
-        from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+        with quiet_transformers():  # diffusers imports image processors that want torchvision; we use none
+            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+            from diffusers.utils import logging
 
         self.settings, self.empty, self.device = settings, empty, device
         where = locate(settings.path)
         self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        logging.disable_progress_bar()
         try:
             pipe = StableDiffusionPipeline.from_pretrained(
                 where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
-                requires_safety_checker=False, torch_dtype=self.dtype,
+                requires_safety_checker=False, dtype=self.dtype,
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
+        finally:
+            logging.enable_progress_bar()
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)

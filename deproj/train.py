@@ -8,6 +8,7 @@ libraries are imported where they are used, so that a mistake in the settings is
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import logging
 import os
@@ -253,6 +254,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         callbacks.append(BenchmarkSheet(encoder, renderer, folder, label, every))
     callbacks.append(checkpoint)
 
+    last = folder / "checkpoints" / "last.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     trainer = pl.Trainer(
@@ -260,7 +262,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         max_epochs=trainer_settings.max_epochs,
         accelerator="gpu" if cuda else "cpu",
         devices=1,
-        logger=make_loggers(settings(LoggerSettings, config["logger"], "logger"), config, folder),
+        logger=make_loggers(settings(LoggerSettings, config["logger"], "logger"), config, folder, steps_done(last)),
         callbacks=callbacks,
         gradient_clip_val=trainer_settings.gradient_clip_val,
         enable_progress_bar=trainer_settings.progress,
@@ -268,7 +270,6 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, len(data.train_dataloader())),
     )
-    last = folder / "checkpoints" / "last.ckpt"
     code = 1
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)
@@ -322,11 +323,38 @@ def start_from(model: Deprojector, source: Path, encoder: TextEncoder, config: d
     model.provenance["init_from"] = str(source)
 
 
-def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path) -> list[Any]:
-    """metrics.csv, and the logger that was chosen beside it."""
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+def steps_done(checkpoint: Path) -> int:
+    """Training steps behind a checkpoint, 0 where there is none."""
+    import torch
 
-    loggers: list[Any] = [CSVLogger(folder, name="", version="")]
+    if not checkpoint.exists():
+        return 0
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise UserError(
+            f"{checkpoint} is damaged ({type(error).__name__}); put best.ckpt in its place, or delete the run's folder."
+        ) from None
+
+
+def metrics_logger(folder: Path, steps: int) -> Any:
+    """Lightning's logger of metrics.csv, which alone would delete the rows of the run that it goes on with."""
+    from pytorch_lightning.loggers import CSVLogger
+
+    rows = []
+    if (folder / "metrics.csv").exists():
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+    logger = CSVLogger(folder, name="", version="")
+    logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < steps)
+    return logger
+
+
+def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path, steps: int) -> list[Any]:
+    """metrics.csv, and the logger that was chosen beside it."""
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+    loggers: list[Any] = [metrics_logger(folder, steps)]
     if chosen.kind == "tensorboard":
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     elif chosen.kind == "wandb":
@@ -350,7 +378,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are slices of a memory map: worker processes would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # A run that goes on appends to its own files.
+    # A run that goes on does so in its own folder; `metrics_logger` keeps what is there.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
 

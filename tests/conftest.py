@@ -13,7 +13,6 @@ from deproj.encoder import TextEncoder
 from deproj.pixel import WEIGHTS
 
 
-
 @pytest.fixture(scope="session")
 def encoder() -> TextEncoder:
     return TextEncoder.from_pretrained("pixel", "pixel")

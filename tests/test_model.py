@@ -117,7 +117,13 @@ def spoil(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("no weights", "no deprojector"), ("not json", "damaged"), ("truncated", "damaged"), ("width", "do not fit"), ("kind", "'gru'")],
+    [
+        ("no weights", "no deprojector"),
+        ("not json", "damaged"),
+        ("truncated", "damaged"),
+        ("width", "do not fit"),
+        ("kind", "'gru'"),
+    ],
 )
 def test_refuses_spoilt_folders(tmp_path: Path, how: str, said: str):
     LSTMDeprojector(LSTMConfig(6, 9)).save_pretrained(tmp_path)

@@ -122,7 +122,7 @@ def test_fidelity_counts_what_is_asked(reader: Reader):
 def test_vae_keeps_the_attributes(reader: Reader):
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(WEIGHTS / "vae", dtype=torch.float32)
     drawn = scenes.sample(150, RNG(79))
     with torch.no_grad():
         latents = vae.encode(pictures_of(drawn, "cpu")).latent_dist.mode()

@@ -85,7 +85,7 @@ def test_reads_columns(tmp_path: Path, kind: str):
     assert source.texts == tuple(f"text number {n}" for n in range(100))
     with pytest.raises(UserError, match=r"no column 'caption'; it has: id, text"):
         FilePrompts(path, "caption")
-    with pytest.raises(UserError, match="needs data.column"):
+    with pytest.raises(UserError, match=r"needs data\.column"):
         FilePrompts(path)
 
 
@@ -116,7 +116,7 @@ def test_refuses_bad_files(tmp_path: Path, name: str, content: bytes | None, sai
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=said):
-        open_prompts(str(path), None if name.endswith(".txt") or name.endswith(".doc") else "text")
+        open_prompts(str(path), None if name.endswith((".txt", ".doc")) else "text")
 
 
 def test_columns_where_there_are_none(tmp_path: Path):

@@ -53,7 +53,7 @@ def test_is_what_the_whole_pipeline_draws(encoder: TextEncoder, pictures: torch.
 
     from deproj.pixel import WEIGHTS
 
-    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     drawn = pipe(
         list(SINGLE), guidance_scale=SD.guidance, num_inference_steps=SD.steps,
@@ -70,10 +70,7 @@ def test_sheet_holds_the_pictures(pictures: torch.Tensor):
     found = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(image.height, image.width, 3)
     tile = tiles[0].repeat_interleave(2, 0).repeat_interleave(2, 1)
     windows = [
-        (y, x)
-        for y in range(image.height - 63)
-        for x in range(140, 160)
-        if torch.equal(found[y : y + 64, x : x + 64], tile)
+        (y, x) for y in range(image.height - 63) for x in range(140, 160) if torch.equal(found[y : y + 64, x : x + 64], tile)
     ]
     assert len(windows) == 2, "the first picture, in both rows, untouched"
 

@@ -120,6 +120,8 @@ def test_resume_goes_on_as_if_undisturbed(train: Train, tmp_path: Path):
     assert ended.code == 0, ended.err
     weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("whole", "part")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "part")]
+    assert metrics[0] == metrics[1], "the rows of before are kept"
     again = train("resume=part", defaults=False)
     assert again.code == 0
     assert "nothing to do" in again.out
@@ -134,6 +136,16 @@ def test_resume_keeps_the_runs_settings(train: Train, tmp_path: Path):
         assert len(ended.err.strip().splitlines()) <= 2
     assert train("resume=nowhere", defaults=False).code == 1
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_damaged_checkpoint_is_refused(train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=part").code == 0
+    last = tmp_path / "part" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-2000])
+    ended = train("resume=part", "trainer.max_epochs=2", defaults=False)
+    assert ended.code == 1
+    assert "last.ckpt is damaged" in ended.err
+    assert (tmp_path / "part" / "deprojector" / "model.safetensors").exists(), "what was good stays"
 
 
 def test_sweep_skips_what_is_done(train: Train, tmp_path: Path):
@@ -155,7 +167,11 @@ def test_init_from_starts_from_the_weights(train: Train, tmp_path: Path):
     weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("first", "second")]
     assert all(torch.allclose(weights[0][key], weights[1][key], atol=1e-6) for key in weights[0])
     assert train("init_from=first/deprojector", "hydra.run.dir=third", *slow).code == 0
-    for wrong, said in (("selection=all", "same selection"), ("model.hidden=20", "hidden=20"), ("init_from=nowhere", "no deprojector")):
+    for wrong, said in (
+        ("selection=all", "same selection"),
+        ("model.hidden=20", "hidden=20"),
+        ("init_from=nowhere", "no deprojector"),
+    ):
         ended = train("init_from=first", wrong) if "init" not in wrong else train(wrong)
         assert ended.code == 1
         assert said in ended.err
