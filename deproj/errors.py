@@ -6,26 +6,38 @@ import errno
 import sys
 from collections.abc import Callable
 
-__all__ = ["UserError", "run_command"]
+__all__ = ["UserError", "run_command", "user_error_of"]
 
 
 class UserError(ValueError):
     """What was got, what is allowed and what to do, in one or two lines; commands print it and exit with 1."""
 
 
-def run_command(command: Callable[[], int | None]) -> int:
-    """Runs a command; the user's mistakes become a line or two on stderr and exit code 1.
+#: Errors of the operating system that a user can mend.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def user_error_of(error: BaseException) -> UserError | None:
+    """The error as the user's, if it is one: a mistake in what was asked, or a disk that can't be written."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno in DISK:
+        return UserError(f"{error.strerror}: {error.filename or 'while writing'}. Make room or name another folder.")
+    if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error):  # torch.save says no more than this
+        return UserError("a checkpoint could not be written; is the disk full? The checkpoints before it are kept.")
+    return None
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs a command and gives its exit code; the user's mistakes become a line or two on stderr.
 
     Our own mistakes keep their traceback.
     """
     try:
-        return command() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        command()
+    except Exception as error:
+        if (told := user_error_of(error)) is None:
             raise
-        print(f"error: {error.strerror}: {error.filename}. Nothing was kept of what could not be written whole.", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-    return 1
+        print(f"error: {told}", file=sys.stderr)
+        return 1
+    return 0

@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deproj.errors import UserError, run_command
+from deproj.errors import UserError, run_command, user_error_of
 from deproj.settings import CONF, differences, explain, read_config, settings, unknown
 
 if TYPE_CHECKING:
@@ -404,15 +404,16 @@ def job(cfg: DictConfig) -> float | None:
         composed["choices"] = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
         config = settle({str(k): v for k, v in composed.items()}, folder, list(hydra_config.overrides.task))
         return float(run(config, folder)["val_loss"])
-    except (UserError, OmegaConfBaseException) as error:
+    except Exception as error:
         remove_if_unused(folder)
-        if hydra_config.mode == RunMode.RUN:
-            print(f"error: {error}", file=sys.stderr)
+        told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error)
+        if hydra_config.mode == RunMode.RUN and told is not None:
+            print(f"error: {told}", file=sys.stderr)
             raise SystemExit(1) from None  # else Hydra adds a line of its own
-        log.error("%s: %s", folder, error)
-        raise
-    except Exception:
-        log.exception("%s failed", folder)  # in a sweep Hydra shows it only at the end
+        if hydra_config.mode == RunMode.MULTIRUN:  # Hydra tells of the first failure only, and at the end
+            log.error("%s failed: %s", folder, told, exc_info=None if told else error)
+        if told is not None:
+            raise told from None
         raise
 
 

@@ -204,6 +204,30 @@ def test_a_loss_that_becomes_nan_stops_the_run(train: Train, tmp_path: Path):
     assert "at step" in ended.err
 
 
+def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
+    ended = train("-m", "data.batch_size=0,20", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert "data.batch_size" in ended.err
+    assert not (tmp_path / "sweep" / "0").exists(), "nothing half-written"
+    assert (tmp_path / "sweep" / "1" / "result.json").exists()
+
+
+def test_logs_to_wandb_offline(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ended = train("logger=wandb", "render=1")
+    assert ended.code == 0, ended.err
+    run = run_folder(tmp_path)
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    assert list(offline.glob("*.wandb"))
+    (picture,) = offline.rglob("media/images/*.png")
+    sheet = Image.open(run / "sheets" / "epoch-001.png")
+    assert Image.open(picture).convert("RGB").tobytes() == sheet.tobytes()
+    import wandb
+
+    assert wandb.run is None, "finished"
+
+
 PLUGIN = '''
 from dataclasses import dataclass
 from deproj.selection import Plan, TokenSelection
