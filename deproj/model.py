@@ -18,18 +18,19 @@ import os
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from deproj.errors import UserError
+from deproj.recurrence import Variant, Weights, unroll
 from deproj.selection import PLACES
 
 if TYPE_CHECKING:
     from deproj.encoder import TextEncoder
 
-__all__ = ["Carry", "Context", "Deprojector", "LSTMConfig", "LSTMDeprojector"]
+__all__ = ["Deprojector", "LSTMConfig", "LSTMDeprojector"]
 
 H0_ADDED = ("both", "carried", "neither")
 
@@ -176,20 +177,6 @@ class Deprojector(nn.Module):
             )
 
 
-class Context(NamedTuple):
-    """What stays the same at every step: h0 (B, H) and W_e e + e (B, D)."""
-
-    h0: Tensor
-    skip: Tensor
-
-
-class Carry(NamedTuple):
-    """What is carried from step to step: h and c, both (B, H)."""
-
-    h: Tensor
-    c: Tensor
-
-
 @dataclass(frozen=True)
 class LSTMConfig:
     """Sizes and variant of an `LSTMDeprojector`.
@@ -244,25 +231,24 @@ class LSTMDeprojector(Deprojector):
             model.deprojection.copy_(encoder.deprojection)
         return model
 
-    def begin(self, embedding: Tensor) -> tuple[Context, Carry]:
-        """What stays the same for an embedding (B, D), and what is carried into the first step."""
-        h0 = self.h0(embedding)
-        return Context(h0, self.out_e(embedding) + embedding), Carry(h0, torch.zeros_like(h0))
-
-    def step(self, x: Tensor, carry: Carry, context: Context) -> tuple[Tensor, Carry]:
-        """One place: the previous state x (B, D) to the next (B, D)."""
-        h, c = self.cell(self.x_norm(x), carry)
-        c, h = self.c_norm(c), self.h_norm(h)
-        carried = h if self.config.h0_added == "neither" else h + context.h0
-        put_out = carried if self.config.h0_added == "both" else h
-        y = self.final_norm(self.out_h(put_out) + self.out_x(x) + context.skip)
-        return y, Carry(carried, c)
-
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
-        context, carry = self.begin(embedding)
-        y = torch.zeros_like(embedding)
-        outputs = []
-        for place in range(places):
-            y, carry = self.step(y if fed is None else fed[:, place], carry, context)
-            outputs.append(y)
-        return torch.stack(outputs, dim=1)
+        h0 = self.h0(embedding)
+        skip = self.out_e(embedding) + embedding + self.out_h.bias + self.out_x.bias
+        weights = Weights(
+            w_ih=self.cell.weight_ih,
+            w_hh=self.cell.weight_hh,
+            b_gates=self.cell.bias_ih + self.cell.bias_hh,
+            x_weight=self.x_norm.weight,
+            x_bias=self.x_norm.bias,
+            c_weight=self.c_norm.weight,
+            c_bias=self.c_norm.bias,
+            h_weight=self.h_norm.weight,
+            h_bias=self.h_norm.bias,
+            w_h=self.out_h.weight,
+            w_x=self.out_x.weight,
+            y_weight=self.final_norm.weight,
+            y_bias=self.final_norm.bias,
+        )
+        added = self.config.h0_added
+        variant = Variant(carried=added != "neither", put_out=added == "both", eps=self.config.layer_norm_eps)
+        return unroll(weights, variant, h0, skip, places, fed)
