@@ -168,7 +168,7 @@ class Deprojector(nn.Module):
             raise UserError(f"{source} has states of width {self.config.width}, the text encoder {encoder.width}.")
         trained_on = self.provenance.get("encoder")
         if trained_on is None:
-            if not torch.allclose(self.sos, encoder.sos, atol=1e-2):
+            if not torch.allclose(self.sos, encoder.sos.to(self.sos), atol=1e-2):
                 raise UserError(f"{source} belongs to another text encoder: its state at SOS differs.")
         elif trained_on != encoder.hash:
             raise UserError(

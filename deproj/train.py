@@ -102,6 +102,10 @@ class LoggerSettings:
     kind: str
     project: str = "deproj"
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("csv", "wandb", "tensorboard"):
+            raise UserError(f"logger.kind is csv, wandb or tensorboard; got {self.kind!r}.")
+
 
 def render_every(value: Any) -> int:
     """Epochs between sheets, 0 for none. YAML's ``off`` is False, the command line's is a string."""
@@ -197,6 +201,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     trainer_settings = settings(TrainerSettings, config["trainer"], "trainer")
     optimizer = settings(OptimizerSettings, config["optimizer"], "optimizer")
+    logger = settings(LoggerSettings, config["logger"], "logger")
     every = render_every(config["render"])
     if done := finished(folder, trainer_settings.max_epochs):
         print(f"{folder} is done (held-out loss {done['val_loss']:.4f}); nothing to do.")
@@ -226,15 +231,19 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     device = "cuda" if cuda else "cpu"
 
     if not data_settings.prompts:
-        raise UserError("sd=sd15 has no prompts of its own; name yours: data.prompts=captions.txt, or data.prompts=grammar.")
+        raise UserError(
+            f"sd={sd.name} has no prompts of its own; name yours: data.prompts=captions.txt, or data.prompts=grammar."
+        )
     source = open_prompts(data_settings.prompts, data_settings.column)
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     model: Deprojector = build(config["model"], partial, "model")(encoder)
-    if config["init_from"]:
+    last = folder / "checkpoints" / "last.ckpt"
+    if config["init_from"] and not last.exists():
         start_from(model, Path(config["init_from"]), encoder, config)
     model.provenance |= {
         "selection": config["selection"] | {"name": config["choices"]["selection"]},
         "feed": config["feed"] | {"name": config["choices"]["feed"]},
+        "init_from": config["init_from"],
     }
     module = DeprojectorModule(model, selection, feed, optimizer.learning_rate)
     data = SamplesModule(data_settings, source, encoder, int(config["seed"]))
@@ -254,7 +263,6 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         callbacks.append(BenchmarkSheet(encoder, renderer, folder, label, every))
     callbacks.append(checkpoint)
 
-    last = folder / "checkpoints" / "last.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     trainer = pl.Trainer(
@@ -262,7 +270,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         max_epochs=trainer_settings.max_epochs,
         accelerator="gpu" if cuda else "cpu",
         devices=1,
-        logger=make_loggers(settings(LoggerSettings, config["logger"], "logger"), config, folder, steps_done(last)),
+        logger=make_loggers(logger, config, folder, steps_done(last)),
         callbacks=callbacks,
         gradient_clip_val=trainer_settings.gradient_clip_val,
         enable_progress_bar=trainer_settings.progress,
@@ -273,7 +281,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     code = 1
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)
-        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
         model.save_pretrained(folder / "deprojector")
         assert checkpoint.best_model_score is not None
@@ -287,7 +295,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
         code = 0
     finally:
-        if config["logger"]["kind"] == "wandb":
+        if logger.kind == "wandb":
             import wandb
 
             wandb.finish(exit_code=code)
@@ -320,7 +328,6 @@ def start_from(model: Deprojector, source: Path, encoder: TextEncoder, config: d
     if other.config != model.config:
         raise UserError(f"{folder} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
     model.load_state_dict(other.state_dict())
-    model.provenance["init_from"] = str(source)
 
 
 def steps_done(checkpoint: Path) -> int:
@@ -367,8 +374,6 @@ def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path, s
         os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
         name = f"{choices['selection']}-{choices['feed']}-{config['seed']}"
         loggers.append(WandbLogger(name=name, project=chosen.project, save_dir=folder, group=folder.parent.name, config=config))
-    elif chosen.kind != "csv":
-        raise UserError(f"logger.kind is csv, wandb or tensorboard; got {chosen.kind!r}.")
     return loggers
 
 
