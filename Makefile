@@ -22,8 +22,8 @@ lint: $(READY) ## check style and types
 world: $(READY) ## build the pixel world again from nothing (about two hours; goes on where it was stopped)
 	$(BIN)/python -m deproj.pixel.build
 
-clean: ## remove caches, not runs
-	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache build
+clean: ## remove caches; runs and the checkpoints of the world's build stay
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }

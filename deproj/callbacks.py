@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from deproj.encoder import TextEncoder
@@ -16,9 +17,7 @@ from deproj.module import DeprojectorModule
 from deproj.prompts import COMPOSED, SINGLE
 from deproj.render import Renderer, save_image, sheet
 
-__all__ = ["BenchmarkSheet"]
-
-log = logging.getLogger(__name__)
+__all__ = ["BenchmarkSheet", "RunCheckpoint"]
 
 PROMPTS = SINGLE + COMPOSED
 #: A composed prompt is drawn from the same noise as its plain one.
@@ -58,13 +57,24 @@ class BenchmarkSheet(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DeprojectorModule)
         epoch = trainer.current_epoch + 1
-        if epoch % self.every and epoch != trainer.max_epochs:
+        if epoch % self.every:
             return
         if trainer.is_global_zero:
             image = self.draw(module, self.folder / "sheets" / f"epoch-{epoch:03d}.png")
             for logger in trainer.loggers:
                 log_image(logger, "benchmark", image, trainer.global_step)
         trainer.strategy.barrier("benchmark sheet")
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, in a run's folder that may have been moved since: Lightning forgets the best score
+    of a run that is resumed in another place, and would then overwrite the best checkpoint with a worse one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before, now = str(state_dict["dirpath"]), str(self.dirpath)
+        moved = {k: v.replace(before, now, 1) if isinstance(v, str) else v for k, v in state_dict.items()}
+        moved["best_k_models"] = {k.replace(before, now, 1): v for k, v in state_dict["best_k_models"].items()}
+        super().load_state_dict(moved)
 
 
 def log_image(logger: object, name: str, image: Image.Image, step: int) -> None:

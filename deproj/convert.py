@@ -88,6 +88,8 @@ def read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder; name the one that holds config.json and the weights.")
     try:
         config = json.loads((source / "config.json").read_text())
         if (source / "model.safetensors").is_file():
@@ -108,12 +110,14 @@ def convert(source: str | Path) -> LSTMDeprojector:
         UserError: for a variant that we don't build, naming the flag; for weights that are missing,
             unknown, or of another width than config.json says.
     """
+    import torch
+
     from deproj.model import LSTMConfig, LSTMDeprojector
 
     source = Path(source)
     config, weights = read(source)
-    if not isinstance(config, dict):
-        raise UserError(f"{source}/config.json holds no settings.")
+    if not isinstance(config, dict) or not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+        raise UserError(f"{source} holds no settings in config.json, or something else than weights.")
     check_flags(config, source)
     pair = (bool(config.get("h0_residual", True)), bool(config.get("h0_excl_residual", False)))
     if pair not in H0_ADDED:
@@ -123,6 +127,8 @@ def convert(source: str | Path) -> LSTMDeprojector:
         state = {rename(name): value for name, value in weights.items()}
     except KeyError as error:
         raise UserError(f"{source}: {error.args[0]!r} is missing from config.json, or a weight that we don't know.") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}/config.json: {error}.") from None
     model = LSTMDeprojector(
         LSTMConfig(*sizes, H0_ADDED[pair], float(config.get("layer_norm_eps", 1e-5))),
         projected="deprojection" in state,
@@ -144,8 +150,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def command() -> None:
-        if args.destination.exists() and any(args.destination.iterdir()):
-            raise UserError(f"{args.destination} is not empty; name a new folder.")
+        if args.destination.exists() and (not args.destination.is_dir() or any(args.destination.iterdir())):
+            raise UserError(f"{args.destination} is not an empty folder; name a new one.")
         model = convert(args.source)
         model.save_pretrained(args.destination)
         print(f"Wrote {args.destination}: states of width {model.config.width}, LSTM of width {model.config.hidden}.")

@@ -34,6 +34,7 @@ from deproj.selection import PLACES
 
 __all__ = ["CachedSamples", "Rows", "SamplesModule", "build_cache"]
 
+#: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
 VERSION = 1
 
 
@@ -192,8 +193,7 @@ class EpochOrder(Sampler[list[int]]):
         order = np.arange(self.rows)
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        start, self.skip = self.skip, 0
-        for batch in range(start, len(self)):
+        for batch in range(len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 

@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 #: Errors of the operating system that a user can mend.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 def user_error_of(error: BaseException) -> UserError | None:
@@ -23,8 +23,9 @@ def user_error_of(error: BaseException) -> UserError | None:
         return error
     if isinstance(error, OSError) and error.errno in DISK:
         return UserError(f"{error.strerror}: {error.filename or 'while writing'}. Make room or name another folder.")
-    if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error):  # torch.save says no more than this
-        return UserError("a checkpoint could not be written; is the disk full? The checkpoints before it are kept.")
+    # torch.save and safetensors don't raise OSError when the disk is full
+    if "PytorchStreamWriter" in str(error) or (type(error).__name__ == "SafetensorError" and "space" in str(error)):
+        return UserError("the weights could not be written; is the disk full? What was written before is kept.")
     return None
 
 

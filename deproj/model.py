@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Deprojector", "LSTMConfig", "LSTMDeprojector"]
 
-H0_ADDED = ("both", "carried", "neither")
+H0_ADDED = ("both", "carried", "put_out", "neither")
 
 
 class Deprojector(nn.Module):
@@ -185,7 +185,7 @@ class LSTMConfig:
         width: D, of a state.
         hidden: H, of the LSTM; the reference's 1.5 D.
         h0_added: to what h0 is added at every step: "both" (what is carried and what is put out),
-            "carried" or "neither".
+            "carried", "put_out" or "neither".
     """
 
     width: int
@@ -250,5 +250,5 @@ class LSTMDeprojector(Deprojector):
             y_bias=self.final_norm.bias,
         )
         added = self.config.h0_added
-        variant = Variant(carried=added != "neither", put_out=added == "both", eps=self.config.layer_norm_eps)
+        variant = Variant(added in ("both", "carried"), added in ("both", "put_out"), self.config.layer_norm_eps)
         return unroll(weights, variant, h0, skip, places, fed)

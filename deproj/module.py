@@ -52,17 +52,22 @@ class DeprojectorModule(pl.LightningModule):
         return weighted_loss(prediction, target, plan.weight[:, 1:used], plan.weight.shape[1])
 
     def training_step(self, rows: Rows, index: int) -> Tensor:
-        loss = self.loss(rows, self.feed)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss.item()} at step {self.global_step}; lower optimizer.learning_rate "
-                "or set trainer.gradient_clip_val."
-            )
+        loss = self.finite(self.loss(rows, self.feed), "the loss")
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
         return loss
 
     def validation_step(self, rows: Rows, index: int) -> None:
-        self.log("val/loss", self.loss(rows, Recursive()), prog_bar=True, batch_size=len(rows.length))
+        loss = self.finite(self.loss(rows, Recursive()), "the held-out free-running loss")
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(rows.length))
+
+    def finite(self, loss: Tensor, name: str) -> Tensor:
+        """The loss, unless it is NaN or infinite: that ends the run."""
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"{name} became {loss.item()} at step {self.global_step}; lower optimizer.learning_rate "
+                "or set trainer.gradient_clip_val."
+            )
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.learning_rate)

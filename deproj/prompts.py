@@ -151,6 +151,8 @@ def FilePrompts(path: str | Path, column: str | None = None) -> ListedPrompts:
         texts = _read(path, column or "")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); convert it first.") from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV: {error}.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON in every line: {error}.") from None
     texts = [text.strip() for text in texts if text and text.strip()]
@@ -161,7 +163,7 @@ def FilePrompts(path: str | Path, column: str | None = None) -> ListedPrompts:
 
 def _read(path: Path, column: str) -> list[str]:
     if path.suffix == ".txt":
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").splitlines()  # Excel's byte order mark is no text
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet as parquet
@@ -169,12 +171,13 @@ def _read(path: Path, column: str) -> list[str]:
             raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
         try:
             names = parquet.read_schema(path).names
+            table = parquet.read_table(path, columns=[column]) if column in names else None
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise UserError(f"{path} cannot be read as parquet: {error}") from None
-        if column not in names:
+        if table is None:
             raise UserError(wrong_column(path, column, names))
-        return [str(text) for text in parquet.read_table(path, columns=[column])[column].to_pylist() if text is not None]
-    with path.open(encoding="utf-8", newline="") as file:
+        return [str(text) for text in table[column].to_pylist() if text is not None]
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows: Iterator[dict[str, object]]
         rows = csv.DictReader(file) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
         texts = []
@@ -196,13 +199,15 @@ def HubPrompts(name: str, column: str | None) -> ListedPrompts:
         from datasets import load_dataset
     except ImportError:
         raise UserError("hub data sets need the package datasets: pip install 'deproj[data]'.") from None
+    if column is None:
+        raise UserError(f"{name} needs data.column=, the name of the texts' column.")
     try:
         rows = load_dataset(name, split="train")
     except Exception as error:
-        raise UserError(f"no data set {name!r}: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"no data set {name!r}: {type(error).__name__}: {str(error)[:200]}") from None
     if column not in rows.column_names:
         raise UserError(wrong_column(name, str(column), rows.column_names))
-    texts = tuple(text.strip() for text in rows[column] if text and text.strip())
+    texts = tuple(text for value in rows[column] if value is not None and (text := str(value).strip()))
     return ListedPrompts(texts, name)
 
 
@@ -231,7 +236,7 @@ class Mix:
     empty_every: int = 10_000
 
     def __post_init__(self) -> None:
-        if min(self.split, self.combine) < 0 or self.split + self.combine > 1:
+        if not (self.split >= 0 and self.combine >= 0 and self.split + self.combine <= 1):
             raise UserError(f"data.split and data.combine are shares, together at most 1; got {self.split} and {self.combine}.")
 
     def samples(self, source: PromptSource, count: int, seed: int, fits: Judge = lambda _: True) -> Iterator[Sample]:

@@ -110,7 +110,7 @@ class _Unroll(torch.autograd.Function):
             c[p], *norm_c = _norm(raw_c[p], (hidden,), w.c_weight, w.c_bias, variant.eps)
             h, *norm_h = _norm(o * tanh_c[p], (hidden,), w.h_weight, w.h_bias, variant.eps)
             h_before, c_before = (h + h0 if variant.carried else h), c[p]
-            outputs[p, :, :hidden] = h_before if variant.put_out == variant.carried else h
+            outputs[p, :, :hidden] = h + h0 if variant.put_out else h
             norm_y: list[Tensor] = []
             if joined_out is not None:
                 outputs[p, :, hidden:] = x
@@ -162,9 +162,9 @@ class _Unroll(torch.autograd.Function):
                 both = dz @ joined_out
                 dput, dx = both[:, :hidden], both[:, hidden:]
             torch.add(dput, dh_next, out=dh_normed[p])
-            if variant.put_out and variant.carried:
-                dh0 += dh_normed[p]
-            elif variant.carried:
+            if variant.put_out:
+                dh0 += dput
+            if variant.carried:
                 dh0 += dh_next
             o = gates[p, :, 3 * hidden :]
             torch.mul(o, tanh_c[p], out=raw_h[p])

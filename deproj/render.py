@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from deproj.encoder import first_line, locate, quiet_transformers
+from deproj.encoder import LOAD_ERRORS, first_line, locate, quiet_transformers
 from deproj.errors import UserError
 
 __all__ = ["Renderer", "SdSettings", "sheet"]
@@ -68,7 +68,7 @@ class Renderer:
                 where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
                 requires_safety_checker=False, dtype=self.dtype,
             )  # fmt: skip
-        except (OSError, ValueError) as error:
+        except LOAD_ERRORS as error:
             raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
         finally:
             logging.enable_progress_bar()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +60,10 @@ SHIPPED = {
 
 def run_dir(resume: str | None) -> str:
     """A new run's folder, or the one that is resumed."""
-    return str(resume) if resume else time.strftime("runs/%Y-%m-%d_%H-%M-%S")
+    if resume:
+        return str(resume)
+    base = time.strftime("runs/%Y-%m-%d_%H-%M-%S")
+    return next(name for k in itertools.count(1) if not Path(name := base if k == 1 else f"{base}_{k}").exists())
 
 
 OmegaConf.register_new_resolver("deproj.run_dir", run_dir, use_cache=True, replace=True)
@@ -84,6 +89,8 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         if self.max_epochs < 1 or self.patience < 1:
             raise UserError(f"trainer.max_epochs and trainer.patience are at least 1; got {self.max_epochs}, {self.patience}.")
+        if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
+            raise UserError(f"trainer.gradient_clip_val is above 0, or null for none; got {self.gradient_clip_val}.")
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise UserError(f"trainer.accelerator is auto, cpu or gpu; got {self.accelerator!r}.")
 
@@ -135,6 +142,7 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
     for key in composed:
         if key not in TOP_KEYS:
             raise UserError(unknown(key, TOP_KEYS))
+    check_shape(composed)
     known = folder / "config.yaml"
     if not known.exists():
         if composed["resume"]:
@@ -142,7 +150,10 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
         return composed
     stored = read_config(known)
     chosen = composed
+    check_shape(stored)
     if composed["resume"]:
+        if composed["choices"]["experiment"]:
+            raise UserError("a resumed run keeps its own settings; leave experiment= out.")
         chosen = json.loads(json.dumps(stored))
         for override in overrides:
             key = override.partition("=")[0].lstrip("+~")
@@ -161,13 +172,34 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
             f"{folder} holds a run with {key}={old}, not {new}; keep its settings, or start a new run in another folder."
         )
     for group, classes in SHIPPED.items():
-        target = chosen[group].get("_target_")
-        if target not in classes and chosen[group] != composed[group]:
+        foreign = set(targets(chosen[group])) - classes
+        if foreign and chosen[group] != composed[group]:
             raise UserError(
-                f"{known} wants the class {target!r} for {group}, which is none of ours; if you trust it, "
+                f"{known} wants the class {foreign.pop()!r} for {group}, which is none of ours; if you trust it, "
                 f"name it on the command line too: {group}={chosen['choices'][group]}."
             )
     return chosen
+
+
+def check_shape(config: dict[str, Any]) -> None:
+    """Refuses settings in which a group or the seed is not what it must be."""
+    for group in ("selection", "feed", "model", "sd", "logger", "data", "optimizer", "trainer", "choices"):
+        if not isinstance(config.get(group), dict):
+            raise UserError(f"{group} must be chosen; got {config.get(group)!r}.")
+    for name, seed in (("seed", config.get("seed")), ("data.seed", config["data"].get("seed"))):
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UserError(f"{name} is a whole number from 0 to 2³²-1; got {seed!r}.")
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every class that a node would build, however deep."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from targets(value)
 
 
 def build(node: dict[str, Any], kind: type, name: str) -> Any:
@@ -210,9 +242,9 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     import pytorch_lightning as pl
     import torch
-    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+    from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 
-    from deproj.callbacks import BenchmarkSheet
+    from deproj.callbacks import BenchmarkSheet, RunCheckpoint
     from deproj.data import DataSettings, SamplesModule
     from deproj.encoder import TextEncoder
     from deproj.feed import FeedMode
@@ -228,6 +260,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     feed = build(config["feed"], FeedMode, "feed")
     pl.seed_everything(int(config["seed"]), verbose=False)
     cuda = trainer_settings.accelerator != "cpu" and torch.cuda.is_available()
+    if trainer_settings.accelerator == "gpu" and not cuda:
+        raise UserError("trainer.accelerator=gpu, but there is no CUDA here; set trainer.accelerator=cpu or auto.")
     device = "cuda" if cuda else "cpu"
 
     if not data_settings.prompts:
@@ -249,9 +283,10 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = SamplesModule(data_settings, source, encoder, int(config["seed"]))
     data.setup()
 
-    checkpoint = ModelCheckpoint(
+    checkpoint = RunCheckpoint(
         str(folder / "checkpoints"), "best", monitor="val/loss", save_last=True, enable_version_counter=False
     )
+    benchmark: BenchmarkSheet | None = None
     callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=trainer_settings.patience)]
     if trainer_settings.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
@@ -260,7 +295,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     elif every:
         label = f"{config['choices']['selection']}, {config['choices']['feed']}"
         renderer = Renderer(sd, encoder.empty.states[0], device)
-        callbacks.append(BenchmarkSheet(encoder, renderer, folder, label, every))
+        benchmark = BenchmarkSheet(encoder, renderer, folder, label, every)
+        callbacks.append(benchmark)
     callbacks.append(checkpoint)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -284,6 +320,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
         model.save_pretrained(folder / "deprojector")
+        if benchmark is not None:
+            benchmark.draw(module, folder / "sheets" / "best.png")
         assert checkpoint.best_model_score is not None
         result = {
             "state": "done",
@@ -301,8 +339,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             wandb.finish(exit_code=code)
     print(f"Held-out free-running loss {result['val_loss']:.4f} after {result['epochs']} epochs.")
     print(f"The model: {folder / 'deprojector'}")
-    if sheets := sorted((folder / "sheets").glob("*.png")):
-        print(f"The benchmark prompts: {sheets[-1]}")
+    if benchmark is not None:
+        print(f"Its benchmark prompts: {folder / 'sheets' / 'best.png'}")
     return result
 
 
@@ -327,7 +365,8 @@ def start_from(model: Deprojector, source: Path, encoder: TextEncoder, config: d
         )
     if other.config != model.config:
         raise UserError(f"{folder} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
-    model.load_state_dict(other.state_dict())
+    # what is learnt, and nothing of the encoder's: the projection may be known to one of them only
+    model.load_state_dict(dict(other.named_parameters()), strict=False)
 
 
 def steps_done(checkpoint: Path) -> int:
@@ -416,7 +455,7 @@ def job(cfg: DictConfig) -> float | None:
             print(f"error: {told}", file=sys.stderr)
             raise SystemExit(1) from None  # else Hydra adds a line of its own
         if hydra_config.mode == RunMode.MULTIRUN:  # Hydra tells of the first failure only, and at the end
-            log.error("%s failed: %s", folder, told, exc_info=None if told else error)
+            log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
         if told is not None:
             raise told from None
         raise

@@ -35,8 +35,8 @@ def sequence(w: Weights, e: Array, places: int, fed: Array | None, h0_added: str
         raw = sigmoid(o) * np.tanh(c)
         c = layer_norm(c, w["c_norm.weight"], w["c_norm.bias"])
         normed_h = layer_norm(raw, w["h_norm.weight"], w["h_norm.bias"])
-        h = normed_h if h0_added == "neither" else normed_h + h0
-        seen = h if h0_added == "both" else normed_h
+        h = normed_h + h0 if h0_added in ("both", "carried") else normed_h
+        seen = normed_h + h0 if h0_added in ("both", "put_out") else normed_h
         y = w["out_h.weight"] @ seen + w["out_h.bias"] + w["out_x.weight"] @ x + w["out_x.bias"]
         y = y + w["out_e.weight"] @ e + w["out_e.bias"] + e
         y = layer_norm(y, w["final_norm.weight"], w["final_norm.bias"])

@@ -142,4 +142,4 @@ def test_command(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert command.main() == 0
     assert LSTMDeprojector.from_pretrained(tmp_path / "ours").config.hidden == 9
     assert command.main() == 1
-    assert "not empty" in capsys.readouterr().err
+    assert "not an empty folder" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def random_model(h0_added: str = "both", width: int = 6, hidden: int = 9) -> LST
     return model
 
 
-@pytest.mark.parametrize("h0_added", ["both", "carried", "neither"])
+@pytest.mark.parametrize("h0_added", ["both", "carried", "put_out", "neither"])
 @pytest.mark.parametrize("feed", [Batch(), Recursive()], ids=lambda f: type(f).__name__)
 def test_is_the_equations(h0_added: str, feed: FeedMode):
     model = random_model(h0_added)

@@ -63,6 +63,13 @@ def test_nan_stops_and_says_where():
         module.training_step(batch._replace(states=batch.states * float("nan")), 0)
 
 
+def test_nan_of_the_held_out_loss_stops_too():
+    module = DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Batch(), 1e-3)
+    batch = rows()
+    with pytest.raises(UserError, match="held-out free-running loss became nan at step 0"):
+        module.validation_step(batch._replace(embedding=batch.embedding * float("nan")), 0)
+
+
 def test_refuses_a_learning_rate_of_zero():
     with pytest.raises(UserError, match="learning_rate"):
         DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)), EosOnward(), Batch(), 0)

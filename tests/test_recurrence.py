@@ -22,13 +22,13 @@ def plain(w: Weights, v: Variant, h0: Tensor, skip: Tensor, places: int, fed: Te
         c = F.layer_norm(c, c.shape[1:], w.c_weight, w.c_bias, v.eps)
         normed = F.layer_norm(raw, raw.shape[1:], w.h_weight, w.h_bias, v.eps)
         h = normed + h0 if v.carried else normed
-        y = (h if v.put_out == v.carried else normed) @ w.w_h.T + x @ w.w_x.T + skip
+        y = (normed + h0 if v.put_out else normed) @ w.w_h.T + x @ w.w_x.T + skip
         x = F.layer_norm(y, y.shape[1:], w.y_weight, w.y_bias, v.eps)
         out.append(x)
     return torch.stack(out, 1)
 
 
-VARIANTS = [Variant(True, True, 1e-5), Variant(True, False, 1e-5), Variant(False, False, 1e-5)]
+VARIANTS = [Variant(carried, put_out, 1e-5) for carried in (True, False) for put_out in (True, False)]
 
 
 def case(b: int, d: int, h: int, places: int, fed: bool, seed: int) -> tuple[Weights, Tensor, Tensor, Tensor | None]:

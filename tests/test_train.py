@@ -75,9 +75,9 @@ def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
     assert ended.code == 0, ended.err
     run = run_folder(tmp_path)
     sheets = sorted((run / "sheets").glob("*.png"))
-    assert [sheet.name for sheet in sheets] == ["epoch-001.png", "epoch-002.png"]
-    assert str(sheets[-1].relative_to(tmp_path)) in ended.out
-    first, second = (Image.open(sheet) for sheet in sheets)
+    assert [sheet.name for sheet in sheets] == ["best.png", "epoch-001.png", "epoch-002.png"]
+    assert str(sheets[0].relative_to(tmp_path)) in ended.out
+    first, second = (Image.open(sheet) for sheet in sheets[1:])
     assert first.size == second.size
     top = (0, 0, first.width, 64 + 160)
     assert first.crop(top).tobytes() == second.crop(top).tobytes(), "the first row is the true states' each time"
@@ -93,7 +93,7 @@ def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
 def test_pictures_are_drawn_every_n_epochs(train: Train, tmp_path: Path):
     assert train("render=2", "trainer.max_epochs=3").code == 0
     names = sorted(path.name for path in (run_folder(tmp_path) / "sheets").iterdir())
-    assert names == ["epoch-002.png", "epoch-003.png"], "every second, and the last"
+    assert names == ["best.png", "epoch-002.png"]
 
 
 def test_same_seed_same_weights_and_pixels(train: Train, tmp_path: Path):
@@ -185,7 +185,7 @@ def test_prompts_from_a_file(train: Train, tmp_path: Path):
 
 
 def test_without_cuda_the_real_one_draws_nothing_and_says_why(train: Train, tmp_path: Path):
-    ended = train("sd=sd15", "sd.path=pixel", "sd.clip=pixel", "data.prompts=grammar", "render=1")
+    ended = train("sd=sd15", "sd.path=pixel", "sd.clip=pixel", "data.prompts=grammar", "render=1", "trainer.accelerator=cpu")
     assert ended.code == 0, ended.err
     assert [line for line in ended.out.splitlines() if "Drawing nothing" in line and "no CUDA" in line]
     assert not (run_folder(tmp_path) / "sheets").exists()
@@ -226,6 +226,42 @@ def test_logs_to_wandb_offline(train: Train, tmp_path: Path, monkeypatch: pytest
     import wandb
 
     assert wandb.run is None, "finished"
+
+
+def test_stops_when_the_held_out_loss_no_longer_falls(train: Train, tmp_path: Path):
+    assert train("optimizer.learning_rate=3", "trainer.max_epochs=30", "trainer.patience=2").code == 0
+    run = run_folder(tmp_path)
+    result = json.loads((run / "result.json").read_text())
+    assert result["stopped_early"]
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(losses) == result["epochs"] < 30
+    assert min(losses) == pytest.approx(result["val_loss"])
+    assert min(losses[-2:]) >= min(losses), "two epochs without a better one"
+
+
+def test_a_moved_run_keeps_its_best(train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=here", "trainer.max_epochs=2").code == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    before = json.loads((tmp_path / "there" / "result.json").read_text())
+    ended = train("resume=there", "trainer.max_epochs=3", defaults=False)
+    assert ended.code == 0, ended.err
+    after = json.loads((tmp_path / "there" / "result.json").read_text())
+    assert after["epochs"] == 3
+    assert after["val_loss"] <= before["val_loss"]
+    assert not (tmp_path / "here").exists()
+
+
+def test_config_of_a_run_builds_no_foreign_class(train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=part").code == 0
+    path = tmp_path / "part" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.selection.words = {"_target_": "pathlib.Path.touch", "self": str(tmp_path / "harm")}
+    OmegaConf.save(config, path)
+    ended = train("resume=part", "trainer.max_epochs=2", defaults=False)
+    assert ended.code == 1
+    assert "none of ours" in ended.err
+    assert not (tmp_path / "harm").exists()
 
 
 PLUGIN = '''
@@ -277,6 +313,13 @@ def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkey
         (["trainer.accelerator=abacus"], ["abacus"]),
         (["optimizer.learning_rate=0"], ["above 0"]),
         (["render=sometimes"], ["sometimes"]),
+        (["seed=abc"], ["seed is a whole number"]),
+        (["seed=-1"], ["seed is a whole number"]),
+        (["data.seed=null"], ["data.seed is a whole number"]),
+        (["~feed"], ["feed must be chosen"]),
+        (["trainer.gradient_clip_val=0"], ["above 0"]),
+        (["data.split=nan"], ["shares"]),
+        (["hydra.run.dir=/dev/null/x"], ["Not a directory"]),
         (["data.batch_size=0"], ["data.batch_size"]),
         (["data.split=0.9"], ["shares"]),
         (["data.prompts=nowhere.txt"], ["no prompts file"]),
