@@ -229,7 +229,7 @@ def test_logs_to_wandb_offline(train: Train, tmp_path: Path, monkeypatch: pytest
 
 
 def test_stops_when_the_held_out_loss_no_longer_falls(train: Train, tmp_path: Path):
-    assert train("optimizer.learning_rate=3", "trainer.max_epochs=30", "trainer.patience=2").code == 0
+    assert train("optimizer.learning_rate=1e-30", "trainer.max_epochs=30", "trainer.patience=2").code == 0
     run = run_folder(tmp_path)
     result = json.loads((run / "result.json").read_text())
     assert result["stopped_early"]
