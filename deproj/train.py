@@ -422,6 +422,8 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are slices of a memory map: worker processes would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Lightning calling a function of torch's by its older name.
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
     # A run that goes on does so in its own folder; `metrics_logger` keeps what is there.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
