@@ -19,7 +19,7 @@ test: $(READY) ## run the tests (10 minutes at most)
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-world: $(READY) ## build the pixel world again from nothing (about two hours; goes on where it was stopped)
+world: $(READY) ## build the pixel world again from nothing (two to three hours; goes on where it was stopped)
 	$(BIN)/python -m deproj.pixel.build
 
 clean: ## remove caches; runs and the checkpoints of the world's build stay
