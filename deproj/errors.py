@@ -17,12 +17,16 @@ class UserError(ValueError):
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
-def user_error_of(error: BaseException) -> UserError | None:
-    """The error as the user's, if it is one: a mistake in what was asked, or a disk that can't be written."""
+def user_error_of(error: BaseException, folder: object = None) -> UserError | None:
+    """The error as the user's, if it is one: a mistake in what was asked, or a disk that can't be written.
+
+    Args:
+        folder: what was being written, where the error itself may name a temporary file.
+    """
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in DISK:
-        return UserError(f"{error.strerror}: {error.filename or 'while writing'}. Make room or name another folder.")
+        return UserError(f"{error.strerror}: {folder or error.filename or 'while writing'}. Make room or name another folder.")
     # torch.save and safetensors don't raise OSError when the disk is full
     if "PytorchStreamWriter" in str(error) or (type(error).__name__ == "SafetensorError" and "space" in str(error)):
         return UserError("the weights could not be written; is the disk full? What was written before is kept.")

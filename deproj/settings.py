@@ -74,7 +74,8 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     text = str(error)
     if match := re.search(r"Could not find '([\w-]+)/([^']*)'(.*)", text, re.DOTALL):
         group, choice, rest = match.groups()
-        options = [line.strip() for line in rest.splitlines() if line.startswith("\t")]
+        listed = rest.partition("Config search path")[0]
+        options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
         return f"unknown {group}={choice}; allowed: {', '.join(options)}."
     if match := re.search(r"Could not override '([^']+)'", text):
         return unknown(match.group(1), all_keys())

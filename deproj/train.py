@@ -452,7 +452,7 @@ def job(cfg: DictConfig) -> float | None:
         return float(run(config, folder)["val_loss"])
     except Exception as error:
         remove_if_unused(folder)
-        told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error)
+        told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error, folder)
         if hydra_config.mode == RunMode.RUN and told is not None:
             print(f"error: {told}", file=sys.stderr)
             raise SystemExit(1) from None  # else Hydra adds a line of its own

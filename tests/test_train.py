@@ -340,6 +340,7 @@ def test_mistakes_get_a_line_and_leave_nothing(train: Train, tmp_path: Path, arg
     assert ended.code == 1
     assert len(ended.err.strip().splitlines()) <= 2, ended.err
     assert "Traceback" not in ended.err
+    assert "provider" not in ended.err, "Hydra's inner workings"
     for words in said:
         assert words in ended.err
     assert list(tmp_path.iterdir()) == []
