@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deproj.errors import UserError
-from deproj.recurrence import Variant, Weights, unroll
+from deproj.recurrence import Buffers, Variant, Weights, unroll
 from deproj.selection import PLACES
 
 if TYPE_CHECKING:
     from deproj.encoder import TextEncoder
 
-__all__ = ["Deprojector", "LSTMConfig", "LSTMDeprojector"]
+__all__ = ["Deprojector", "LSTMConfig", "LSTMDeprojector", "MLPConfig", "MLPDeprojector"]
 
 H0_ADDED = ("both", "carried", "put_out", "neither")
 
@@ -44,6 +45,7 @@ class Deprojector(nn.Module):
         provenance: what it was trained on and how: the encoder's hash, selection, feed. Saved with it.
         sos: the encoder's state at SOS, (D,), the same for every prompt.
         deprojection: inverse of CLIP's text projection, (D, D), or None where no projection was known.
+        final_norm: the encoder's, frozen, which every state has been through.
     """
 
     kind: ClassVar[str]
@@ -59,6 +61,7 @@ class Deprojector(nn.Module):
         self.provenance = provenance or {}
         self.register_buffer("sos", torch.zeros(config.width))
         self.register_buffer("deprojection", torch.eye(config.width) if projected else None)
+        self.final_norm = nn.LayerNorm(config.width, config.layer_norm_eps).requires_grad_(False)
 
     @abstractmethod
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
@@ -103,6 +106,14 @@ class Deprojector(nn.Module):
         if places == 1:
             return sos.clone()
         return torch.cat([sos, self.unroll(embedding, places - 1)], dim=1)
+
+    def take_over(self, encoder: TextEncoder) -> None:
+        """Copies from an encoder what is not learnt: final norm, SOS state and projection; remembers its hash."""
+        self.final_norm.load_state_dict(encoder.final_norm.state_dict())
+        self.sos.copy_(encoder.sos)
+        if encoder.deprojection is not None and self.deprojection is not None:
+            self.deprojection.copy_(encoder.deprojection)
+        self.provenance["encoder"] = encoder.hash
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors`` (float32), each whole or not at all."""
@@ -217,18 +228,14 @@ class LSTMDeprojector(Deprojector):
         self.out_h = nn.Linear(h, d)
         self.out_x = nn.Linear(d, d)
         self.out_e = nn.Linear(d, d)
-        self.final_norm = nn.LayerNorm(d, eps).requires_grad_(False)
+        self.step_buffers = Buffers()
 
     @classmethod
     def for_encoder(cls, encoder: TextEncoder, hidden: int | None = None, h0_added: str = "both") -> LSTMDeprojector:
         """An untrained model for an encoder: its width, final norm, SOS state and projection."""
-        width = encoder.width
-        config = LSTMConfig(width, hidden or width * 3 // 2, h0_added, encoder.final_norm.eps)
-        model = cls(config, projected=encoder.deprojection is not None, provenance={"encoder": encoder.hash})
-        model.final_norm.load_state_dict(encoder.final_norm.state_dict())
-        model.sos.copy_(encoder.sos)
-        if encoder.deprojection is not None and model.deprojection is not None:
-            model.deprojection.copy_(encoder.deprojection)
+        eps, width = encoder.final_norm.eps, encoder.width
+        model = cls(LSTMConfig(width, hidden or width * 3 // 2, h0_added, eps), encoder.deprojection is not None)
+        model.take_over(encoder)
         return model
 
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
@@ -251,4 +258,55 @@ class LSTMDeprojector(Deprojector):
         )
         added = self.config.h0_added
         variant = Variant(added in ("both", "carried"), added in ("both", "put_out"), self.config.layer_norm_eps)
-        return unroll(weights, variant, h0, skip, places, fed)
+        return unroll(weights, variant, h0, skip, places, fed, self.step_buffers)
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Sizes of an `MLPDeprojector`.
+
+    Attributes:
+        width: D, of a state.
+        hidden: width of both hidden layers.
+    """
+
+    width: int
+    hidden: int
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.hidden < 1:
+            raise UserError(f"width and hidden are at least 1; got {self.width} and {self.hidden}.")
+
+
+class MLPDeprojector(Deprojector):
+    """From the embedding to all places at once: a baseline, with as many parameters as the LSTM or with more.
+
+    y_p = LN_final(V_p φ(U₂ φ(U₁ e)) + e), φ = GELU, every product with a bias. What it is fed makes no difference.
+    """
+
+    kind = "mlp"
+    config_class = MLPConfig
+
+    def __init__(self, config: MLPConfig, projected: bool = True, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__(config, projected, provenance)
+        d, h = config.width, config.hidden
+        self.body = nn.Sequential(nn.Linear(d, h), nn.GELU(), nn.Linear(h, h), nn.GELU())
+        self.out = nn.Linear(h, (PLACES - 1) * d)
+
+    @classmethod
+    def for_encoder(cls, encoder: TextEncoder, hidden: int | None = None) -> MLPDeprojector:
+        """An untrained model for an encoder; by default with about as many parameters as its LSTM."""
+        d = encoder.width
+        if hidden is None:
+            with torch.device("meta"):
+                lstm = sum(p.numel() for p in LSTMDeprojector(LSTMConfig(d, d * 3 // 2)).parameters() if p.requires_grad)
+            hidden = max(round((lstm - (PLACES - 1) * d) / (PLACES * d)), 1)
+        model = cls(MLPConfig(d, hidden, encoder.final_norm.eps), encoder.deprojection is not None)
+        model.take_over(encoder)
+        return model
+
+    def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
+        d, hidden = self.config.width, self.body(embedding)
+        made = F.linear(hidden, self.out.weight[: places * d], self.out.bias[: places * d]).view(-1, places, d)
+        return self.final_norm(made + embedding[:, None])

@@ -35,20 +35,28 @@ class DeprojectorModule(pl.LightningModule):
 
     Logs ``train/loss``, and of the held-out samples ``val/loss``: the same loss of free-running
     generation, whatever the feed in training, so that both feeds are stopped by one measure.
+
+    Args:
+        half_products: whether products are taken in bfloat16, by autocast: here and not by Lightning's precision, which
+            refuses to clip the gradients of a fused optimizer.
     """
 
-    def __init__(self, model: Deprojector, selection: TokenSelection, feed: FeedMode, learning_rate: float) -> None:
+    def __init__(
+        self, model: Deprojector, selection: TokenSelection, feed: FeedMode, learning_rate: float, half_products: bool = False
+    ) -> None:
         super().__init__()
         if not learning_rate > 0:
             raise UserError(f"optimizer.learning_rate is above 0; got {learning_rate}.")
-        self.model, self.selection, self.feed, self.learning_rate = model, selection, feed, learning_rate
+        self.model, self.selection, self.feed = model, selection, feed
+        self.learning_rate, self.half_products = learning_rate, half_products
 
     def loss(self, rows: Rows, feed: FeedMode) -> Tensor:
         """The loss of a batch, its predictions made by a feed mode."""
         plan = self.selection(rows.length)
         used = plan.places
         target = plan.arrange(rows.states)[:, 1:used]
-        prediction = feed(self.model, rows.embedding, target)
+        with torch.autocast(target.device.type, torch.bfloat16, enabled=self.half_products):
+            prediction = feed(self.model, rows.embedding, target)
         return weighted_loss(prediction, target, plan.weight[:, 1:used], plan.weight.shape[1])
 
     def training_step(self, rows: Rows, index: int) -> Tensor:
@@ -70,4 +78,4 @@ class DeprojectorModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.learning_rate)
+        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.learning_rate, fused=True)

@@ -15,11 +15,15 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from deproj.errors import UserError
 
-__all__ = ["COMPOSED", "SINGLE", "FilePrompts", "GrammarPrompts", "HubPrompts", "Mix", "PromptSource", "Sample", "open_prompts"]
+__all__ = [
+    *("COMPOSED", "SINGLE", "FilePrompts", "GrammarPrompts", "HubPrompts", "Mix"),
+    *("PromptSource", "Sample", "open_prompts", "plain"),
+]
 
 SINGLE = ("cat maid", "1girl red hair blue eye black skirt", "1boy 1girl in class room")
 COMPOSED = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room")
@@ -56,9 +60,37 @@ class PromptSource(ABC):
     def testing(self, seed: int) -> Iterator[str]:
         """Endless held-out texts."""
 
+    def trained_on(self, text: str) -> bool:
+        """Whether a text may have been trained on."""
+        return not self.held_out(text)
+
+    def composed(self, count: int, seed: int) -> list[str]:
+        """Up to `count` different held-out texts with commas between their parts; without the commas they are held out too.
+
+        A text that has no comma of its own gets one at the space nearest to its middle.
+        """
+        found: dict[str, None] = {}
+        for text in itertools.islice(self.testing(seed), 20 * count):
+            text = " ".join(text.split())
+            if "," not in text:
+                spaces = [k for k, letter in enumerate(text) if letter == " "]
+                if not spaces:
+                    continue
+                cut = min(spaces, key=lambda k: abs(k - len(text) / 2))
+                text = f"{text[:cut]},{text[cut:]}"
+            found[text] = None
+            if len(found) == count:
+                break
+        return list(found)
+
+
+def plain(text: str) -> str:
+    """A composed prompt as one plain text: without its commas."""
+    return " ".join(text.replace(",", " ").split())
+
 
 def words_of(text: str) -> str:
-    return " ".join(text.replace(",", " ").split()).lower()
+    return plain(text).lower()
 
 
 _BENCHMARK = {words_of(text) for text in SINGLE}
@@ -91,6 +123,11 @@ class GrammarPrompts(PromptSource):
         for turn in itertools.count():
             yield from grammar.held_out_prompts(1000, seed + 7919 * turn)
 
+    def composed(self, count: int, seed: int) -> list[str]:
+        from deproj.pixel import grammar
+
+        return grammar.held_out_prompts(count, 1_000_003 + seed, ", ")
+
 
 @dataclass(frozen=True)
 class ListedPrompts(PromptSource):
@@ -117,6 +154,13 @@ class ListedPrompts(PromptSource):
     def held_out(self, text: str) -> bool:
         words = words_of(text)
         return words in _BENCHMARK or hashlib.blake2b(words.encode()).digest()[0] * 10 < 256
+
+    def trained_on(self, text: str) -> bool:
+        return words_of(text) in self._words and not self.held_out(text)
+
+    @cached_property
+    def _words(self) -> set[str]:
+        return set(map(words_of, self.texts))
 
     def _shuffled(self, texts: list[str], seed: int) -> Iterator[str]:
         for turn in itertools.count():

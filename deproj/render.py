@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,15 @@ class Renderer:
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)
 
-    @torch.no_grad()
+    @cached_property
+    def hash(self) -> str:
+        """Of the U-Net's and the VAE's weights and of how pictures are sampled."""
+        digest = hashlib.blake2b(repr((self.settings.steps, self.settings.guidance, self.dtype)).encode(), digest_size=16)
+        for part in (self.pipe.unet, self.pipe.vae):
+            for name, value in part.state_dict().items():
+                digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def __call__(self, states: Tensor, seeds: Sequence[int]) -> Tensor:
         """Draws one picture for each sequence of states, all in one batch.
 
@@ -89,10 +99,42 @@ class Renderer:
         Returns:
             Pictures, (B, height, width, 3) uint8 on the CPU.
         """
+        return self._draw(states, seeds, None)
+
+    def trajectory(self, states: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws, and tells what the U-Net saw on the way.
+
+        Returns:
+            Pictures as above, noisy latents (steps, B, channels, h, w) float32 on the CPU, timesteps (steps,).
+        """
+        seen: list[Tensor] = []
+        pictures = self._draw(states, seeds, seen)
+        return pictures, torch.stack(seen), self.pipe.scheduler.timesteps.cpu()
+
+    @torch.no_grad()
+    def noise(self, latents: Tensor, step: Tensor, states: Tensor) -> Tensor:
+        """The noise that the U-Net finds in latents (B, channels, h, w) at a timestep, float32 on the CPU."""
+        scheduler = self.pipe.scheduler
+        x = latents.to(self.device, self.dtype)
+        out = self.pipe.unet(x, step.to(self.device), encoder_hidden_states=states.to(self.device, self.dtype)).sample.float()
+        if scheduler.config.prediction_type == "v_prediction":
+            signal = scheduler.alphas_cumprod[int(step)].to(self.device)
+            out = signal.sqrt() * out + (1 - signal).sqrt() * x.float()
+        return out.cpu()
+
+    @torch.no_grad()
+    def _draw(self, states: Tensor, seeds: Sequence[int], seen: list[Tensor] | None) -> Tensor:
+        """Draws; appends the latents that the U-Net sees at every step to `seen`."""
+
+        def note(unet: Any, arguments: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+            assert seen is not None
+            seen.append(arguments[0][-len(states) :].float().cpu())  # guidance doubles the batch
+
         states = states.to(self.device, self.dtype)
         negative = self.empty.to(self.device, self.dtype)[None].expand(len(states), -1, -1)
         if states.shape[1] < negative.shape[1]:  # guidance wants both of one shape
             negative = negative[:, : states.shape[1]]
+        hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
         drawn = self.pipe(
             prompt_embeds=states,
             negative_prompt_embeds=negative if self.settings.guidance > 1 else None,
@@ -101,6 +143,8 @@ class Renderer:
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="pt",
         ).images
+        if hook is not None:
+            hook.remove()
         pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()
         return pictures
 

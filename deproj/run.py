@@ -28,10 +28,12 @@ from deproj.settings import settings
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from deproj.data import DataSettings
     from deproj.encoder import TextEncoder
     from deproj.model import Deprojector
+    from deproj.prompts import PromptSource
 
-__all__ = ["run"]
+__all__ = ["build", "open_source", "quiet_libraries", "run", "write_whole"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class TrainerSettings:
         patience: epochs that the held-out free-running loss may not fall before training stops.
         accelerator: Lightning's: auto, cpu, gpu.
         gradient_clip_val: largest norm of the gradient, or None.
+        cuda_graphs: whether a training step is captured as CUDA graphs.
         progress: whether to show a progress bar.
     """
 
@@ -49,6 +52,7 @@ class TrainerSettings:
     patience: int
     accelerator: str
     gradient_clip_val: float | None
+    cuda_graphs: bool
     progress: bool
 
     def __post_init__(self) -> None:
@@ -120,6 +124,11 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     optimizer = settings(OptimizerSettings, config["optimizer"], "optimizer")
     logger = settings(LoggerSettings, config["logger"], "logger")
     every = render_every(config["render"])
+    prompts_at_end = config["evaluate"]
+    if not isinstance(prompts_at_end, int) or prompts_at_end < 0 or prompts_at_end == 1:
+        raise UserError(f"evaluate is a number of prompts, 0 for none, else 2 or more; got {prompts_at_end!r}.")
+    if config["precision"] not in (32, "bf16"):
+        raise UserError(f"precision is 32 or bf16; got {config['precision']!r}.")
     if done := finished(folder, trainer_settings.max_epochs):
         print(f"{folder} is done (held-out loss {done['val_loss']:.4f}); nothing to do.")
         return done
@@ -130,30 +139,28 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 
     from deproj.callbacks import BenchmarkSheet, RunCheckpoint
-    from deproj.data import DataSettings, SamplesModule
+    from deproj.data import SamplesModule
     from deproj.encoder import TextEncoder
+    from deproj.evaluator import Evaluator, evaluation_prompts
     from deproj.feed import FeedMode
+    from deproj.graphs import GraphedFeed
     from deproj.module import DeprojectorModule
-    from deproj.prompts import open_prompts
     from deproj.render import Renderer, SdSettings
     from deproj.selection import TokenSelection
 
     quiet_libraries()
     sd = settings(SdSettings, config["sd"], "sd")
-    data_settings = settings(DataSettings, {"prompts": "", **config["data"]}, "data")
+    data_settings, source = open_source(config)
     selection = build(config["selection"], TokenSelection, "selection")
     feed = build(config["feed"], FeedMode, "feed")
     pl.seed_everything(int(config["seed"]), verbose=False)
     cuda = trainer_settings.accelerator != "cpu" and torch.cuda.is_available()
     if trainer_settings.accelerator == "gpu" and not cuda:
         raise UserError("trainer.accelerator=gpu, but there is no CUDA here; set trainer.accelerator=cpu or auto.")
+    if trainer_settings.cuda_graphs and not cuda:
+        raise UserError("trainer.cuda_graphs=true, but this run has no CUDA; leave it false.")
     device = "cuda" if cuda else "cpu"
 
-    if not data_settings.prompts:
-        raise UserError(
-            f"sd={sd.name} has no prompts of its own; name yours: data.prompts=captions.txt, or data.prompts=grammar."
-        )
-    source = open_prompts(data_settings.prompts, data_settings.column)
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     model: Deprojector = build(config["model"], partial, "model")(encoder)
     last = folder / "checkpoints" / "last.ckpt"
@@ -164,22 +171,26 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "feed": config["feed"] | {"name": config["choices"]["feed"]},
         "init_from": config["init_from"],
     }
-    module = DeprojectorModule(model, selection, feed, optimizer.learning_rate)
-    data = SamplesModule(data_settings, source, encoder, int(config["seed"]))
+    if trainer_settings.cuda_graphs:
+        feed = GraphedFeed(feed, data_settings.batch_size)
+    module = DeprojectorModule(model, selection, feed, optimizer.learning_rate, config["precision"] == "bf16")
+    data = SamplesModule(data_settings, source, encoder, selection, int(config["seed"]))
     data.setup()
 
     checkpoint = RunCheckpoint(
         str(folder / "checkpoints"), "best", monitor="val/loss", save_last=True, enable_version_counter=False
     )
+    renderer: Renderer | None = None
     benchmark: BenchmarkSheet | None = None
     callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=trainer_settings.patience)]
     if trainer_settings.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
-    if every and not cuda and not sd.cpu:
+    if (every or prompts_at_end) and not cuda and not sd.cpu:
         print(f"Drawing nothing: there is no CUDA here, and sd={sd.name} is too slow on a CPU (sd.cpu=true draws all the same).")
-    elif every:
-        label = f"{config['choices']['selection']}, {config['choices']['feed']}"
+    elif every or prompts_at_end:
         renderer = Renderer(sd, encoder.empty.states[0], device)
+    if renderer is not None and every:
+        label = f"{config['choices']['selection']}, {config['choices']['feed']}"
         benchmark = BenchmarkSheet(encoder, renderer, folder, label, every)
         callbacks.append(benchmark)
     callbacks.append(checkpoint)
@@ -207,6 +218,20 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         model.save_pretrained(folder / "deprojector")
         if benchmark is not None:
             benchmark.draw(module, folder / "sheets" / "best.png")
+        if prompts_at_end:
+            prompts = evaluation_prompts(source, prompts_at_end, 0)
+            evaluator = Evaluator(encoder, renderer, prompts, sd.clip, Path(data_settings.cache).parent / "worlds")
+            evaluation = evaluator(model.eval(), selection)
+            write_whole(folder / "evaluation.json", json.dumps(evaluation) + "\n")
+            numbers = {
+                f"{kind}/{name}": entry["value"]
+                for kind in ("single", "composed")
+                for name, entry in evaluation[kind].items()
+                if entry["value"] is not None
+            }
+            for each in trainer.loggers:
+                each.log_metrics(numbers, trainer.global_step)
+                each.save()
         assert checkpoint.best_model_score is not None
         result = {
             "state": "done",
@@ -224,9 +249,30 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             wandb.finish(exit_code=code)
     print(f"Held-out free-running loss {result['val_loss']:.4f} after {result['epochs']} epochs.")
     print(f"The model: {folder / 'deprojector'}")
+    if prompts_at_end:
+        found = evaluation["composed"]
+        said = [
+            f"{name} {found[name]['value']:.3f}"
+            for name in ("conditioning error", "fidelity")
+            if name in found and found[name]["value"] is not None
+        ]
+        print(f"On {prompts_at_end} held-out composed prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
     if benchmark is not None:
         print(f"Its benchmark prompts: {folder / 'sheets' / 'best.png'}")
     return result
+
+
+def open_source(config: dict[str, Any]) -> tuple[DataSettings, PromptSource]:
+    """The data settings of a run and the texts they name."""
+    from deproj.data import DataSettings
+    from deproj.prompts import open_prompts
+
+    chosen = settings(DataSettings, config["data"], "data")
+    if not chosen.prompts:
+        raise UserError(
+            f"sd={config['sd']['name']} has no prompts of its own; name yours: data.prompts=captions.txt (or grammar)."
+        )
+    return chosen, open_prompts(chosen.prompts, chosen.column)
 
 
 def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:

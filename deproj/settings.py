@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deproj.errors import UserError
 
-__all__ = ["CONF", "differences", "explain", "read_config", "settings", "unknown"]
+__all__ = [
+    *("CONF", "GROUPS", "SHIPPED", "compose_config", "differences", "explain"),
+    *("foreign_classes", "read_config", "settings", "unknown"),
+]
 
 CONF = Path(__file__).parents[1] / "conf"
+
+GROUPS = ("selection", "feed", "model", "sd", "logger", "experiment")
+#: The classes that a config read back from a run may build. Others must be named by the user.
+SHIPPED = {
+    "selection": {f"deproj.selection.{name}" for name in ("AllTokens", "WordsEos", "WordsEosReversed", "EosOnward")},
+    "feed": {"deproj.feed.Batch", "deproj.feed.Recursive"},
+    "model": {"deproj.model.LSTMDeprojector.for_encoder", "deproj.model.MLPDeprojector.for_encoder"},
+}
 
 T = TypeVar("T")
 
@@ -95,6 +106,42 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings.")
     return {str(key): value for key, value in content.items()}
+
+
+def compose_config(overrides: list[str]) -> dict[str, Any]:
+    """The settings that ``deproj.train`` would go by, resolved.
+
+    Raises:
+        UserError: for a choice or a key that there isn't.
+    """
+    from hydra import compose, initialize_config_dir
+
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", overrides, return_hydra_config=True)
+        choices = {group: cfg.hydra.runtime.choices.get(group) for group in GROUPS}
+        OmegaConf.set_struct(cfg, False)
+        del cfg["hydra"]
+        composed = OmegaConf.to_container(cfg, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from None
+    assert isinstance(composed, dict)
+    return {**{str(key): value for key, value in composed.items()}, "choices": choices}
+
+
+def foreign_classes(config: dict[str, Any], groups: Iterable[str]) -> list[str]:
+    """The classes that groups of a config would build, however deep, and that are none of `SHIPPED`."""
+
+    def targets(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if "_target_" in node:
+                yield str(node["_target_"])
+            node = list(node.values())
+        if isinstance(node, list):
+            for value in node:
+                yield from targets(value)
+
+    return sorted({name for group in groups for name in targets(config.get(group)) if name not in SHIPPED[group]})
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deproj.errors import UserError, run_command, user_error_of
 from deproj.run import run
-from deproj.settings import CONF, differences, explain, read_config, unknown
+from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, unknown
 
 __all__ = ["main"]
 
 log = logging.getLogger("deproj.train")
 
-GROUPS = ("selection", "feed", "model", "sd", "logger", "experiment")
-TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "render", "data", "optimizer", "trainer")
+TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "render", "evaluate", "data", "optimizer", "trainer")
 #: What may differ when a run goes on: how long and where it runs and how it is shown, not what is learnt.
 MAY_CHANGE = (
-    *("resume", "render", "logger", "choices.logger", "choices.experiment", "data.cache"),
+    *("resume", "render", "evaluate", "logger", "choices.logger", "choices.experiment", "data.cache"),
     *("trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
 )
-#: The classes that a config read back from a run may build. Others must be named on the command line again.
-SHIPPED = {
-    "selection": {f"deproj.selection.{name}" for name in ("AllTokens", "WordsEos", "WordsEosReversed", "EosOnward")},
-    "feed": {"deproj.feed.Batch", "deproj.feed.Recursive"},
-    "model": {"deproj.model.LSTMDeprojector.for_encoder"},
-}
 
 
 def run_dir(resume: str | None) -> str:
@@ -105,11 +97,11 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
         raise UserError(
             f"{folder} holds a run with {key}={old}, not {new}; keep its settings, or start a new run in another folder."
         )
-    for group, classes in SHIPPED.items():
-        foreign = set(targets(chosen[group])) - classes
+    for group in SHIPPED:
+        foreign = foreign_classes(chosen, (group,))
         if foreign and chosen[group] != composed[group]:
             raise UserError(
-                f"{known} wants the class {foreign.pop()!r} for {group}, which is none of ours; if you trust it, "
+                f"{known} wants the class {foreign[0]!r} for {group}, which is none of ours; if you trust it, "
                 f"name it on the command line too: {group}={chosen['choices'][group]}."
             )
     return chosen
@@ -123,17 +115,6 @@ def check_shape(config: dict[str, Any]) -> None:
     for name, seed in (("seed", config.get("seed")), ("data.seed", config["data"].get("seed"))):
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
             raise UserError(f"{name} is a whole number from 0 to 2³²-1; got {seed!r}.")
-
-
-def targets(node: Any) -> Iterator[str]:
-    """Every class that a node would build, however deep."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            yield from targets(value)
 
 
 # --- Hydra ----------------------------------------------------------------------------------------

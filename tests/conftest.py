@@ -38,7 +38,7 @@ def train(
     """Runs ``python -m deproj.train`` with small data, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     small = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "trainer.progress=false"]
-    small += [f"data.cache={caches}", "render=off"]
+    small += [f"data.cache={caches}", "render=off", "evaluate=0"]
 
     def run(*arguments: str, defaults: bool = True) -> Ended:
         from deproj.train import main

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from deproj.data import CachedSamples, DataSettings, EpochOrder, SamplesModule, build_cache
+from deproj.data import CachedSamples, DataSettings, EpochOrder, SamplesModule, build_cache, sorting_pays
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError
 from deproj.prompts import GrammarPrompts, Mix, Sample
+from deproj.selection import AllTokens, EosOnward, WordsEos, WordsEosReversed
 
 COUNT = 70
+SELECTIONS = (AllTokens(), WordsEos(), WordsEosReversed(), EosOnward())
 
 
 def samples() -> Iterator[Sample]:
@@ -109,16 +111,41 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert list(itertools.chain(*EpochOrder(10, 3, None))) == list(range(10))
 
 
+def test_batches_of_like_lengths_hold_every_row_once_and_with_equal_chance():
+    """The marginal distribution of a step's rows is what makes the expected gradient that of uniform sampling."""
+    lengths = np.random.default_rng(0).integers(5, 26, 47)
+    order = EpochOrder(47, 5, seed=1, lengths=lengths)
+    first = list(order)
+    assert sorted(itertools.chain(*first)) == list(range(47))
+    assert [len(batch) for batch in first] == [5] * 9 + [2]
+    assert list(order) == first
+    assert max(np.ptp(lengths[batch]) for batch in first[:-1]) <= 6  # 1 in 9 of lengths 5 to 25, and a few more
+    counts = np.zeros((47, len(first)))
+    epochs = 4000
+    for epoch in range(epochs):
+        order.set_epoch(epoch)
+        for step, batch in enumerate(order):
+            counts[batch, step] += 1
+    expected = np.array([5 / 47] * 9 + [2 / 47])
+    assert np.abs(counts / epochs - expected).max() < 5 * np.sqrt(expected.max() / epochs)
+
+
+def test_like_lengths_are_for_those_that_gain_by_them():
+    lengths = np.random.default_rng(0).integers(5, 26, 1000)
+    pays = {type(selection).__name__: sorting_pays(selection, lengths, 100) for selection in SELECTIONS}
+    assert pays == {"AllTokens": False, "WordsEos": True, "WordsEosReversed": True, "EosOnward": False}
+
+
 def settings(root: Path, **changed: object) -> DataSettings:
     base = {"prompts": "grammar", "column": None, "size": 40, "split": 0.3, "combine": 0.3, "held_out": 10}
-    base |= {"batch_size": 20, "cache": str(root), "seed": 0}
+    base |= {"batch_size": 20, "like_lengths": "auto", "cache": str(root), "seed": 0}
     return DataSettings(**(base | changed))
 
 
 def test_runs_of_other_seeds_share_the_samples(tmp_path: Path, encoder: TextEncoder):
     loaded = []
     for seed in (0, 1):
-        data = SamplesModule(settings(tmp_path), GrammarPrompts(), encoder, seed)
+        data = SamplesModule(settings(tmp_path), GrammarPrompts(), encoder, EosOnward(), seed)
         data.setup()
         loaded.append(data)
     assert loaded[0].train.folder == loaded[1].train.folder
@@ -131,7 +158,7 @@ def test_runs_of_other_seeds_share_the_samples(tmp_path: Path, encoder: TextEnco
 def test_held_out_samples_are_the_same_whatever_the_seed(tmp_path: Path, encoder: TextEncoder):
     folders = set()
     for seed in (0, 1):
-        data = SamplesModule(settings(tmp_path, seed=seed), GrammarPrompts(), encoder, seed)
+        data = SamplesModule(settings(tmp_path, seed=seed), GrammarPrompts(), encoder, EosOnward(), seed)
         data.setup()
         folders.add(data.held_out.folder)
     assert len(folders) == 1
@@ -141,6 +168,11 @@ def test_held_out_samples_are_the_same_whatever_the_seed(tmp_path: Path, encoder
 def test_refuses_bad_numbers(tmp_path: Path, name: str):
     with pytest.raises(UserError, match=f"data.{name}"):
         settings(tmp_path, **{name: 0})
+
+
+def test_refuses_bad_like_lengths(tmp_path: Path):
+    with pytest.raises(UserError, match=r"data\.like_lengths is true, false or auto; got 'no'"):
+        settings(tmp_path, like_lengths="no")
 
 
 def test_truncated_texts_are_counted(tmp_path: Path, encoder: TextEncoder):

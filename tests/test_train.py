@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from deproj.encoder import TextEncoder
-from deproj.model import LSTMDeprojector
+from deproj.model import Deprojector, LSTMDeprojector, MLPDeprojector
 from deproj.settings import CONF
 
 Train = Callable[..., Ended]
@@ -88,6 +88,29 @@ def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
     events.Reload()
     assert len(events.Images("benchmark")) == 2
     assert len(events.Scalars("val/loss")) == 2
+
+
+def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
+    ended = train("evaluate=2", "precision=bf16", "trainer.gradient_clip_val=1", "sd.steps=4")
+    assert ended.code == 0, ended.err
+    run = run_folder(tmp_path)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["composed"]["conditioning error"]["n"] == 2
+    assert f"conditioning error {evaluation['composed']['conditioning error']['value']:.3f}" in ended.out
+    with (run / "metrics.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row.get("single/likeness")]
+    assert float(row["single/likeness"]) == pytest.approx(evaluation["single"]["likeness"]["value"])
+
+
+def test_a_model_of_another_kind_trains(train: Train, tmp_path: Path, encoder: TextEncoder):
+    assert train("model=mlp", "model.hidden=40").code == 0
+    model = Deprojector.from_pretrained(run_folder(tmp_path) / "deprojector", encoder)
+    assert isinstance(model, MLPDeprojector)
+    embedding = encoder.embed(["cat maid"])
+    assert torch.allclose(model.generate(embedding, places=9), model.generate(embedding)[:, :9], atol=1e-6)
+    lstm, mlp = (kind.for_encoder(encoder) for kind in (LSTMDeprojector, MLPDeprojector))
+    sizes = [sum(p.numel() for p in each.parameters() if p.requires_grad) for each in (lstm, mlp)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.03)
 
 
 def test_pictures_are_drawn_every_n_epochs(train: Train, tmp_path: Path):
@@ -313,6 +336,9 @@ def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkey
         (["trainer.accelerator=abacus"], ["abacus"]),
         (["optimizer.learning_rate=0"], ["above 0"]),
         (["render=sometimes"], ["sometimes"]),
+        (["precision=16"], ["precision is 32 or bf16; got 16"]),
+        (["evaluate=1"], ["evaluate is a number of prompts", "1"]),
+        (["trainer.cuda_graphs=true"], ["trainer.cuda_graphs", "no CUDA"]),
         (["seed=abc"], ["seed is a whole number"]),
         (["seed=-1"], ["seed is a whole number"]),
         (["data.seed=null"], ["data.seed is a whole number"]),

@@ -90,8 +90,12 @@ def held_out(text: str) -> bool:
     return _key_held_out(asked(text))
 
 
-def caption(values: np.ndarray, rng: random.Random) -> str:
-    """One caption of one scene, by its attributes (9,); a random choice of its tags, at least one."""
+def caption(values: np.ndarray, rng: random.Random, separator: str | None = None) -> str:
+    """One caption of one scene, by its attributes (9,); a random choice of its tags, at least one.
+
+    Args:
+        separator: of the tags; by default a space or a comma by chance.
+    """
     who = values[WHO]
     tags: list[list[str]] = []  # the tags that say one thing
     maid, ears = values[APRON] > 0, values[EARS] > 0
@@ -129,9 +133,9 @@ def caption(values: np.ndarray, rng: random.Random) -> str:
         chosen.sort(key=tags.index)
     else:
         rng.shuffle(chosen)
-    separator = rng.choice((" ", ", "))
+    by_chance = rng.choice((" ", ", "))
     words = [word for group in chosen for word in ([" ".join(group)] if rng.random() < 0.6 else group)]
-    return separator.join(words)
+    return (by_chance if separator is None else separator).join(words)
 
 
 def captions(scenes: Scenes, rng: random.Random) -> list[str]:
@@ -152,15 +156,19 @@ def training_texts(seed: int) -> Iterator[str]:
         yield from captions(sample(1000, scene_rng), rng)
 
 
-def held_out_prompts(n: int, seed: int = 0) -> list[str]:
-    """n different captions of held-out keys, without commas, all keys different."""
+def held_out_prompts(n: int, seed: int = 0, separator: str = " ") -> list[str]:
+    """n different captions of held-out keys, all keys different.
+
+    Args:
+        separator: between the tags, a space or a comma; with a comma every caption has two tags or more.
+    """
     rng, scene_rng = random.Random(seed), np.random.default_rng(seed)
     seen: set[Key] = set()
     texts: list[str] = []
     while len(texts) < n:
         for values in sample(1000, scene_rng).values:
-            text = caption(values, rng).replace(",", "")
-            if held_out(text) and asked(text) not in seen:
+            text = caption(values, rng, separator)
+            if held_out(text) and asked(text) not in seen and (separator == " " or separator in text):
                 seen.add(asked(text))
                 texts.append(text)
     return texts[:n]

@@ -1,0 +1,170 @@
+"""Measures runs and baselines: ``python -m deproj.evaluate RUN...`` or ``--baseline ridge --selection eos_onward``.
+
+What is measured stands in `deproj.metrics`, how in `deproj.evaluator`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deproj.errors import UserError, run_command
+from deproj.run import build, open_source, quiet_libraries, write_whole
+from deproj.settings import compose_config, foreign_classes, read_config, settings
+
+if TYPE_CHECKING:
+    from deproj.evaluator import Evaluator
+    from deproj.selection import TokenSelection
+
+__all__: list[str] = []
+
+
+def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | None, score_clip: str | None) -> Evaluator:
+    """The evaluator of a run's settings."""
+    import torch
+
+    from deproj.encoder import TextEncoder
+    from deproj.evaluator import Evaluator, evaluation_prompts, prompts_of_file
+    from deproj.render import Renderer, SdSettings
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sd = settings(SdSettings, config["sd"], "sd")
+    _, source = open_source(config)
+    prompts = evaluation_prompts(source, count, seed) if file is None else prompts_of_file(file, source)
+    encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
+    renderer = None
+    if device == "cuda" or sd.cpu:
+        renderer = Renderer(sd, encoder.empty.states[0], device)
+    else:
+        print(f"Measuring states only: there is no CUDA here, and sd={sd.name} draws too slowly on a CPU.")
+    return Evaluator(encoder, renderer, prompts, score_clip or sd.clip, Path(config["data"]["cache"]).parent / "worlds", seed)
+
+
+def read_run(folder: Path, trusted: Sequence[str]) -> dict[str, Any]:
+    """A run's settings, refused where they want classes that are neither ours nor trusted by name."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is no run: it has no config.yaml.")
+    config = read_config(folder / "config.yaml")
+    for group in ("selection", "sd", "data", "choices"):
+        if not isinstance(config.get(group), dict):
+            raise UserError(f"{folder / 'config.yaml'} has no {group}.")
+    foreign = [name for name in foreign_classes(config, ("selection",)) if name not in trusted]
+    if foreign:
+        raise UserError(
+            f"{folder}/config.yaml wants a class that is none of ours; if you trust it, name it: --trust {foreign[0]}."
+        )
+    return config
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The main measures as text."""
+    columns = ["conditioning error", "fidelity", "clip score", "noise", "likeness", "mse words", "mse eos", "mse padding"]
+    shown = [c for c in columns if any(c in result["single"] for result in results.values())]
+    lines = [["", "prompts", *shown]]
+    for name, result in results.items():
+        for kind in ("single", "composed"):
+            cells = []
+            for column in shown:
+                entry = result[kind].get(column)
+                value, low, high = (entry[k] if entry else None for k in ("value", "low", "high"))
+                mark = "" if not column.startswith("mse ") or result["trained"][column[4:]] else "*"
+                cells.append("" if value is None else f"{value:.3f}{mark} ({low:.3f}, {high:.3f})")
+            lines.append([name, f"{len(result['prompts'])} {kind}", *cells])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deproj.evaluate", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders; each gets an evaluation.json")
+    parser.add_argument("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")
+    parser.add_argument("--selection", help="of the baseline (default: the run's, or eos_onward)")
+    parser.add_argument("--count", type=int, default=200, help="single and composed prompts each (200)")
+    parser.add_argument("--prompts", type=Path, help="a text file of prompts with commas, instead of held-out ones")
+    parser.add_argument("--seed", type=int, default=0, help="of the prompts and of the pictures")
+    parser.add_argument("--score-clip", help="folder or hub id of the CLIP of the CLIP score (default: sd.clip)")
+    parser.add_argument("--trust", action="append", default=[], metavar="CLASS", help="a selection of your own, by its full name")
+    parser.add_argument("--out", type=Path, help="folder of a baseline's results (runs/baseline-NAME-SELECTION)")
+    args = parser.parse_args()
+
+    def command() -> None:
+        if args.count < 2 or args.seed < 0:
+            raise UserError(f"--count is at least 2 and --seed at least 0; got {args.count} and {args.seed}.")
+        if args.baseline and len(args.runs) > 1:
+            raise UserError("a baseline takes its settings from one run at most.")
+        if not args.runs and not args.baseline:
+            raise UserError("name one run or more, or --baseline.")
+        if args.baseline:
+            evaluate_baseline(args)
+            return
+        if args.selection or args.out:
+            raise UserError("--selection and --out are for a --baseline; a run has its own.")
+        evaluate_runs(args)
+
+    return run_command(command)
+
+
+def evaluate_runs(args: argparse.Namespace) -> None:
+    from deproj.model import Deprojector
+    from deproj.selection import TokenSelection
+
+    quiet_libraries()
+    configs = {run: read_run(run, args.trust) for run in args.runs}
+    for run in configs:
+        if not (run / "deprojector").is_dir():
+            raise UserError(f"{run} has no deprojector: its training isn't done.")
+    results, evaluators = {}, {}
+    for run, config in configs.items():
+        start = time.monotonic()
+        key = json.dumps([config["sd"], config["data"]["prompts"], config["data"]["column"]])
+        if key not in evaluators:
+            evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
+        evaluator = evaluators[key]
+        model = Deprojector.from_pretrained(run / "deprojector", evaluator.encoder).to(evaluator.encoder.model.device)
+        result = evaluator(model, build(config["selection"], TokenSelection, "selection"))
+        write_whole(run / "evaluation.json", json.dumps(result) + "\n")
+        results[run.as_posix()] = result
+        print(f"Wrote {run / 'evaluation.json'} ({time.monotonic() - start:.0f} s).")
+    print(table(results))
+
+
+def evaluate_baseline(args: argparse.Namespace) -> None:
+    from deproj.baselines import BASELINES
+    from deproj.data import SamplesModule
+    from deproj.selection import TokenSelection
+
+    quiet_libraries()
+    overrides = [f"selection={args.selection}"] if args.selection else []
+    if args.runs:
+        config = read_run(args.runs[0], args.trust)
+        if overrides:
+            chosen = compose_config(overrides)
+            config["selection"], config["choices"]["selection"] = chosen["selection"], chosen["choices"]["selection"]
+    else:
+        config = compose_config(overrides)
+    name = config["choices"]["selection"]
+    if name == "words_eos":
+        raise UserError("the states of words_eos stand in the order of all, so its baselines are those of --selection all.")
+    evaluator = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
+    selection: TokenSelection = build(config["selection"], TokenSelection, "selection")
+    data = SamplesModule(*open_source(config), evaluator.encoder, selection, seed=0)
+    data.setup()
+    assert data.train is not None
+    baseline = BASELINES[args.baseline](data.train, selection)
+    result = evaluator(baseline, selection)
+    folder = args.out or Path("runs") / f"baseline-{args.baseline}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"baseline": args.baseline, "choices": {"selection": name}, "selection": config["selection"], "sd": config["sd"]}
+    write_whole(folder / "baseline.json", json.dumps(about | {"data": config["data"]}, indent=2) + "\n")
+    write_whole(folder / "evaluation.json", json.dumps(result) + "\n")
+    print(f"Wrote {folder / 'evaluation.json'}.")
+    print(table({f"{args.baseline}, {name}": result}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
