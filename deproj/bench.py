@@ -35,6 +35,7 @@ from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector
 from deproj.module import DeprojectorModule, weighted_loss
 from deproj.prompts import SINGLE, GrammarPrompts
 from deproj.render import Renderer, SdSettings
+from deproj.run import machine
 from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
 
 __all__ = ["PlainLoop"]
@@ -360,10 +361,7 @@ def main() -> int:
         if args.device == "cpu":
             print("A share above 100 %: oneDNN's products with packed weights beat the plain 2048³ ones.")
             print("CUDA, and training as CUDA graphs: not measured here (python -m deproj.bench --device cuda).")
-        machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
-        if args.device == "cuda":
-            machine["gpu"] = torch.cuda.get_device_name()
-        report = {"device": args.device, "machine": machine, "rounds": rounds, "rows": [asdict(row) for row in rows]}
+        report = {"machine": machine(args.device), "rounds": rounds, "rows": [asdict(row) for row in rows]}
         args.out.write_text(json.dumps(report | {"peak_memory_mib": memory}, indent=2) + "\n")
         print(f"Wrote {args.out}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ class BenchmarkSheet(pl.Callback):
         self.embedding = encoder.compose(PROMPTS)
         self.true_states = encoder(PROMPTS).states
         self.reference: Tensor | None = None  # the first row, drawn once
+        self.seconds = 0.0  # spent on drawing
 
     def draw(self, model: DeprojectorModule, path: Path) -> Image.Image:
         """Draws a sheet and writes it to `path`."""
+        start = time.monotonic()
         states = model.model.generate(self.embedding.to(model.device)).to(self.true_states)
         if self.reference is None:  # both rows in one batch
             pictures = self.renderer(torch.cat([self.true_states, states]), SEEDS * 2)
@@ -52,6 +55,7 @@ class BenchmarkSheet(pl.Callback):
             pictures = self.renderer(states, SEEDS)
         image = sheet({"no deprojector": self.reference, self.label: pictures}, PROMPTS)
         save_image(image, path)
+        self.seconds += time.monotonic() - start
         return image
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -11,6 +11,7 @@ import csv
 import json
 import logging
 import os
+import platform
 import time
 import warnings
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from deproj.model import Deprojector
     from deproj.prompts import PromptSource
 
-__all__ = ["build", "open_source", "quiet_libraries", "run", "write_whole"]
+__all__ = ["build", "machine", "open_source", "quiet_libraries", "run", "write_whole"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: of the run; an interrupted run in it goes on.
 
     Returns:
-        What ``result.json`` holds: state, val_loss (best, free-running), epochs, seconds.
+        What ``result.json`` holds: state, val_loss (best, free-running), epochs, seconds and what they were spent on,
+        versions and hardware.
     """
     trainer_settings = settings(TrainerSettings, config["trainer"], "trainer")
     optimizer = settings(OptimizerSettings, config["optimizer"], "optimizer")
@@ -175,7 +177,9 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         feed = GraphedFeed(feed, data_settings.batch_size)
     module = DeprojectorModule(model, selection, feed, optimizer.learning_rate, config["precision"] == "bf16")
     data = SamplesModule(data_settings, source, encoder, selection, int(config["seed"]))
+    loaded = time.monotonic()
     data.setup()
+    sampled = time.monotonic()
 
     checkpoint = RunCheckpoint(
         str(folder / "checkpoints"), "best", monitor="val/loss", save_last=True, enable_version_counter=False
@@ -213,6 +217,7 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     code = 1
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)
+        trained, drawing = time.monotonic(), 0.0 if benchmark is None else benchmark.seconds
         best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
         model.save_pretrained(folder / "deprojector")
@@ -239,6 +244,14 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
             "stopped_early": trainer.current_epoch < trainer_settings.max_epochs,
             "seconds": round(time.monotonic() - start, 1),
+            "phases": {
+                "loading": round(loaded - start, 1),
+                "samples": round(sampled - loaded, 1),
+                "training": round(trained - sampled - drawing, 1),
+                "pictures": round(drawing, 1),
+                "export and evaluation": round(time.monotonic() - trained, 1),
+            },
+            "machine": machine(device),
         }
         write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
         code = 0
@@ -260,6 +273,19 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if benchmark is not None:
         print(f"Its benchmark prompts: {folder / 'sheets' / 'best.png'}")
     return result
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Versions and hardware, as far as they bear on results and times; nothing that tells one machine from its like."""
+    from importlib.metadata import version
+
+    import torch
+
+    names = ("torch", "pytorch-lightning", "transformers", "diffusers")
+    kind = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+    return {"python": platform.python_version(), "device": kind, "threads": torch.get_num_threads()} | {
+        name: version(name) for name in names
+    }
 
 
 def open_source(config: dict[str, Any]) -> tuple[DataSettings, PromptSource]:

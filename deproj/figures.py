@@ -1,0 +1,97 @@
+"""The figures of a report, as inline SVG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from deproj.results import KINDS, Setting
+
+__all__ = ["by_place", "curves", "scatter"]
+
+COLOURS = ("#3366aa", "#dd7733", "#339966", "#aa3377", "#777777", "#997700", "#66ccee", "#222222", "#cc3311", "#009988")
+
+
+def colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def svg(figure: Any) -> str:
+    """A figure as inline SVG that scales with the page, the same bytes every time."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "deproj", "svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
+    """Fidelity against noise, a point a setting, its bars the intervals."""
+    measure = "fidelity" if "fidelity" in rows[0]["values"] else "clip score"
+    figure = Figure(figsize=(9, 4))
+    drawn = 0
+    for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), KINDS, strict=True):
+        for number, setting in enumerate(found):
+            (row,) = [r for r in rows if r["setting"] == setting.label and r["prompts"] == kind]
+            x, y = row["values"].get("noise"), row["values"].get(measure)
+            if x is None or y is None:
+                continue
+            bars = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
+            style = {"fmt": "s" if setting.baseline else "o", "color": colour(number), "ms": 6, "lw": 1}
+            axis.errorbar(x.value, y.value, xerr=bars[0], yerr=bars[1], label=setting.label, **style)
+            drawn += 1
+        axis.set_title(f"{kind} prompts", fontsize=10)
+        axis.set_xlabel("noise (1: as the true states' pictures)")
+        axis.set_ylabel(measure)
+        axis.grid(alpha=0.3)
+    if not drawn:
+        return None
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    return svg(figure)
+
+
+def by_place(found: list[Setting]) -> str:
+    """Error by place, a line a setting, the mean over its runs."""
+    figure = Figure(figsize=(9, 3.6))
+    for axis, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
+        for number, setting in enumerate(found):
+            mean = np.mean([evaluation["by_place"][kind] for evaluation in setting.evaluations], 0)
+            line = {"color": colour(number), "lw": 1.3, "ls": "--" if setting.baseline else "-"}
+            axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
+        axis.set_title(f"{kind} prompts", fontsize=10)
+        axis.set_xlabel("place in the sequence that is learnt")
+        axis.set_ylabel("mean squared error of the state")
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    return svg(figure)
+
+
+def curves(found: list[Setting]) -> str | None:
+    """Held-out free-running loss by epoch, a panel a selection, since losses of different ones cannot be compared."""
+    panels: dict[str, list[tuple[int, Setting]]] = {}
+    for number, setting in enumerate(found):
+        if not setting.baseline:
+            panels.setdefault(setting.results[0].config["choices"]["selection"], []).append((number, setting))
+    if not panels:
+        return None
+    figure = Figure(figsize=(min(3 * len(panels) + 0.5, 12), 3))
+    for axis, (selection, members) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, setting in members:
+            for k, result in enumerate(setting.results):
+                label = setting.label if k == 0 else None
+                axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, label=label)
+        axis.set_title(selection, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.set_yscale("log")
+        axis.legend(fontsize=6, frameon=False)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("held-out free-running loss")
+    figure.tight_layout()
+    return svg(figure)

@@ -1,0 +1,194 @@
+"""Runs and baselines read back from their folders, grouped into settings, and their numbers side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deproj.compare import MEASURES, difference, estimate
+from deproj.errors import UserError
+from deproj.settings import GROUPS, compose_config, differences, read_config
+
+__all__ = ["KINDS", "ORDER", "Result", "Setting", "collect", "command_of", "numbers"]
+
+KINDS = ("single", "composed")
+#: What tells no setting from another: where and how long it ran, how it was shown, and its seed.
+NO_SETTING = (
+    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "trainer", "precision"),
+    *("selection", "feed", "init_from", "sd", "model"),
+)
+#: The article's order of the settings.
+ORDER = ("all", "words_eos", "words_eos_reversed", "eos_onward")
+
+
+@dataclass
+class Result:
+    """A run or baseline with its evaluation."""
+
+    folder: Path
+    label: str
+    rank: tuple[Any, ...]
+    evaluation: dict[str, Any]
+    config: dict[str, Any]
+    seed: int | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)  # (epoch, held-out free-running loss)
+    machine: dict[str, Any] | None = None
+    seconds: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)  # what else differs from the default settings
+
+
+@dataclass
+class Setting:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    results: list[Result]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [result.evaluation for result in self.results]
+
+    @property
+    def baseline(self) -> bool:
+        return self.results[0].seed is None
+
+
+def find(folders: list[Path]) -> Iterator[Path]:
+    """Folders of runs and baselines, in and under those named."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}.")
+        found = {path.parent for name in ("config.yaml", "baseline.json") for path in folder.rglob(name)}
+        runs = sorted(path for path in found if path.name != "deprojector")
+        if not runs:
+            raise UserError(f"{folder} holds no runs.")
+        yield from runs
+
+
+def read(folder: Path, defaults: dict[str, Any]) -> Result:
+    """A run or baseline, or a `UserError` that says what it lacks."""
+    baseline = folder / "baseline.json"
+    try:
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+        if not isinstance(evaluation["raw"]["composed"], dict) or not isinstance(evaluation["world"], str):
+            raise TypeError
+    except OSError:
+        if not baseline.is_file() and not (folder / "result.json").is_file():
+            raise UserError("unfinished") from None
+        raise UserError("not evaluated: python -m deproj.evaluate " + folder.as_posix()) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError("broken: evaluation.json cannot be read") from None
+    if baseline.is_file():
+        about = json.loads(baseline.read_text())
+        name, selection = str(about["baseline"]), str(about["choices"]["selection"])
+        return Result(folder, f"{name}, {selection}", (1, name, place_of(selection)), evaluation, about)
+    config = read_config(folder / "config.yaml")
+    try:
+        choices = config["choices"]
+        label = f"{choices['selection']}, {choices['feed']}"
+        rank: tuple[Any, ...] = (0, place_of(choices["selection"]), choices["feed"])
+        changed = differences(defaults, config)
+        extra = {
+            key: new
+            for key, (_, new) in changed.items()
+            if not key.startswith(NO_SETTING) or (key.startswith("model.") and key != "model._target_")
+        }
+        if choices["model"] != "lstm":
+            label = f"{choices['model']}, {choices['selection']}"
+            rank = (1, choices["model"], place_of(choices["selection"]))
+        if config["init_from"]:
+            extra["init_from"] = "another run"
+        result = json.loads((folder / "result.json").read_text())
+        with (folder / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
+        curve = [(int(row["epoch"]) + 1, float(row["val/loss"])) for row in rows]
+        seed = int(config["seed"])
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"broken: {type(error).__name__}: {error}") from None
+    return Result(
+        folder, label, rank, evaluation, config, seed, curve, result.get("machine"), result.get("seconds"), extra
+    )  # fmt: skip
+
+
+def place_of(selection: str) -> tuple[int, str]:
+    return (ORDER.index(selection) if selection in ORDER else len(ORDER), selection)
+
+
+def collect(folders: list[Path]) -> tuple[list[Setting], list[tuple[Path, str]]]:
+    """Settings in order, and what was left out with the reason."""
+    defaults = compose_config([])
+    results: list[Result] = []
+    left_out: list[tuple[Path, str]] = []
+    for folder in dict.fromkeys(find(folders)):
+        try:
+            result = read(folder, defaults)
+        except UserError as error:
+            left_out.append((folder, str(error)))
+            continue
+        first = results[0].evaluation if results else result.evaluation
+        if result.evaluation["world"] != first["world"]:
+            left_out.append((folder, "of another world than the first"))
+        elif (result.evaluation["prompts"], result.evaluation["seed"]) != (first["prompts"], first["seed"]):
+            left_out.append((folder, "evaluated on other prompts than the first: python -m deproj.evaluate " + folder.as_posix()))
+        else:
+            results.append(result)
+    if not results:
+        reasons = "; ".join(f"{folder}: {reason}" for folder, reason in left_out[:3])
+        raise UserError(f"nothing to report: {reasons}")
+    runs = [result.extra for result in results if result.seed is not None]
+    for result in results:  # said is only what tells these runs from one another
+        told = [f"{k}={v}" for k, v in result.extra.items() if any(other.get(k) != v for other in runs)]
+        result.label, result.rank = ", ".join([result.label, *told]), (*result.rank, *told)
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda r: (str(r.rank), r.seed or 0)):
+        groups.setdefault(result.label, []).append(result)
+    return [Setting(label, members) for label, members in groups.items()], left_out
+
+
+def numbers(found: list[Setting], against: Setting) -> list[dict[str, Any]]:
+    """A row for each setting and kind of prompt: estimates, differences to `against`, and which are the best."""
+    rows: list[dict[str, Any]] = []
+    for kind in KINDS:
+        part: list[dict[str, Any]] = []
+        for setting in found:
+            trained = setting.evaluations[0]["trained"]
+            values = {m: e for m in MEASURES if (e := estimate(setting.evaluations, kind, m)) is not None}
+            others = {m: difference(setting.evaluations, against.evaluations, kind, m) for m in values}
+            untrained = [m for m in values if m.startswith("mse ") and not trained[m[4:]]]
+            part.append(
+                {"setting": setting.label, "prompts": kind, "seeds": len(setting.results), "baseline": setting.baseline}
+                | {"values": values, "differences": others, "untrained": untrained, "best": []}
+            )
+        for measure, more in MEASURES.items():
+            having = [row for row in part if measure in row["values"]]
+            if len(having) < 2:
+                continue
+            sign = 1 if more else -1
+            best = max(having, key=lambda row: sign * row["values"][measure].value)
+            others_reach = max(
+                (row["values"][measure].high if more else -row["values"][measure].low) for row in having if row is not best
+            )
+            own = best["values"][measure].low if more else -best["values"][measure].high
+            if own > others_reach:
+                best["best"].append(measure)
+        rows += part
+    return rows
+
+
+def command_of(result: Result) -> str:
+    """The command that makes a run or baseline again."""
+    config = result.config
+    if result.seed is None:
+        return f"python -m deproj.evaluate --baseline {config['baseline']} --selection {config['choices']['selection']}"
+    defaults = compose_config([f"{g}={config['choices'][g]}" for g in GROUPS if g not in ("experiment", "logger")])
+    chosen = [f"{g}={config['choices'][g]}" for g in GROUPS if g not in ("experiment", "logger", "sd")]
+    if config["choices"]["sd"] != "pixel":
+        chosen.append(f"sd={config['choices']['sd']}")
+    kept = {
+        k: v for k, v in differences(defaults, config).items() if not k.startswith(("choices", "resume", "logger", "data.cache"))
+    }
+    return " ".join(["python -m deproj.train", *chosen, *(f"{key}={new}" for key, (_, new) in kept.items())])

@@ -1,0 +1,60 @@
+"""Which number tells noise in a picture: ``python experiments/noise/measure.py``.
+
+Noise is added to the latents of pictures from true states, and the pictures are decoded: the content stays, the noise rises.
+A number is worth using if it rises with the noise, and differs less between contents than between amounts of noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from deproj.bench import PIXEL
+from deproj.encoder import TextEncoder
+from deproj.pixel import WEIGHTS
+from deproj.pixel.grammar import asked, held_out_prompts
+from deproj.pixel.reader import Reader
+from deproj.pixel.redraw import redraw
+from deproj.render import Renderer
+
+PROMPTS = 120
+AMOUNTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
+
+
+def estimate_sigma(pictures: torch.Tensor) -> np.ndarray:
+    from skimage.restoration import estimate_sigma
+
+    return np.array([estimate_sigma(p.numpy() / 255, channel_axis=-1, average_sigmas=True) for p in pictures])
+
+
+@torch.no_grad()
+def main() -> None:
+    encoder = TextEncoder.from_pretrained("pixel")
+    renderer, reader = Renderer(PIXEL, encoder.empty.states[0], "cpu"), Reader.from_pretrained(WEIGHTS / "reader")
+    prompts = held_out_prompts(PROMPTS, 3)
+    pipe = renderer.pipe
+    latents = pipe(
+        prompt_embeds=encoder(prompts).states,
+        negative_prompt_embeds=renderer.empty[None].expand(PROMPTS, -1, -1),
+        guidance_scale=PIXEL.guidance,
+        num_inference_steps=PIXEL.steps,
+        generator=[torch.Generator().manual_seed(k) for k in range(PROMPTS)],
+        output_type="latent",
+    ).images
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)) * latents.std()
+    who = np.array([dict(asked(prompt)).get("who", "not said") for prompt in prompts])
+    print("| noise, in deviations of the latents | redraw | estimate_sigma | redraw by who is in it | estimate_sigma by who |")
+    print("|---|---|---|---|---|")
+    for amount in AMOUNTS:
+        decoded = pipe.vae.decode((latents + amount * noise) / pipe.vae.config.scaling_factor).sample
+        pictures = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+        found = redraw(pictures, reader)[1].numpy(), estimate_sigma(pictures)
+        groups = [sorted(values[who == group].mean() for group in np.unique(who)) for values in found]
+        print(
+            f"| {amount} | {found[0].mean():.1f} | {found[1].mean():.4f} | {groups[0][0]:.1f} to {groups[0][-1]:.1f} "
+            f"| {groups[1][0]:.4f} to {groups[1][-1]:.4f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

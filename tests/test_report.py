@@ -1,0 +1,141 @@
+"""Comparing runs: pairing, what is left out and why, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Ended
+from PIL import Image
+
+from deproj.compare import difference, estimate
+from deproj.errors import UserError
+from deproj.results import collect
+
+Train = Callable[..., Ended]
+
+
+def evaluation(above: np.ndarray, below: np.ndarray | None = None) -> dict[str, Any]:
+    below = np.ones_like(above) if below is None else below
+    return {"raw": {"single": {"fidelity": [above.tolist(), below.tolist()]}}}
+
+
+def test_intervals_over_seeds_and_prompts_cover():
+    random, hits, trials = np.random.default_rng(0), 0, 150
+    for _ in range(trials):
+        prompts = random.standard_normal(80)
+        runs = [evaluation(1 + prompts + 0.3 * random.standard_normal() + random.standard_normal(80)) for _ in range(8)]
+        found = estimate(runs, "single", "fidelity")
+        assert found is not None
+        hits += found.low <= 1 <= found.high
+    assert 0.88 <= hits / trials <= 0.99
+
+
+def test_differences_are_paired():
+    random = np.random.default_rng(1)
+    prompts = 10 * random.standard_normal(100)  # prompts differ far more than the settings
+    ours = [evaluation(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    theirs = [evaluation(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    found = difference(ours, theirs, "single", "fidelity")
+    assert found is not None
+    assert found.low > 0.4
+    assert found.high < 0.6
+    own = estimate(ours, "single", "fidelity")
+    assert own is not None
+    assert own.high - own.low > 2
+    with pytest.raises(ValueError, match="different prompts"):
+        difference(ours, [evaluation(np.ones(7))], "single", "fidelity")
+
+
+@pytest.fixture
+def sweep(train: Train, tmp_path: Path) -> Path:
+    """Two settings, one of them with two seeds, measured on two prompts."""
+    quick = ["evaluate=2", "sd.steps=3"]
+    for name, *chosen in (
+        ("a0", "selection=all", "feed=batch"),
+        ("a1", "selection=all", "feed=batch", "seed=1"),
+        ("e0", "selection=eos_onward", "feed=recursive"),
+    ):
+        assert train(*chosen, *quick, f"hydra.run.dir=sweep/{name}").code == 0
+    return tmp_path / "sweep"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    from deproj.report import main
+
+    monkeypatch.setattr("sys.argv", ["report", *arguments])
+    return main()
+
+
+def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name in ("unfinished", "broken", "elsewhere", "otherwise", "unmeasured"):
+        shutil.copytree(sweep / "a0", sweep / name)
+    (sweep / "unfinished" / "result.json").unlink()
+    (sweep / "unfinished" / "evaluation.json").unlink()
+    (sweep / "unmeasured" / "evaluation.json").unlink()
+    (sweep / "broken" / "evaluation.json").write_text('{"raw": ')
+    stored = json.loads((sweep / "a0" / "evaluation.json").read_text())
+    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}))
+    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}))
+
+    assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
+    said = capsys.readouterr().out
+    for name, reason in (
+        ("unfinished", "unfinished"),
+        ("broken", "broken"),
+        ("elsewhere", "another world"),
+        ("otherwise", "other prompts"),
+        ("unmeasured", "not evaluated"),
+    ):
+        assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
+    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    single = [row for row in report["rows"] if row["prompts"] == "single"]
+    assert [(row["setting"], row["seeds"]) for row in single] == [("all, batch", 2), ("eos_onward, recursive", 1)]
+    values = [json.loads((sweep / name / "evaluation.json").read_text())["single"]["likeness"]["value"] for name in ("a0", "a1")]
+    assert single[0]["values"]["likeness"]["value"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert single[0]["differences"]["likeness"]["value"] == 0
+    assert single[1]["untrained"] == ["mse words"]
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "src='http" not in page
+    assert "href='http" not in page
+    assert "../sweep/a0/config.yaml" in page
+    assert "python -m deproj.train selection=all feed=batch" in page
+    assert (tmp_path / "page" / "report.md").read_text().count("| all, batch | 2 |") == 2
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
+
+    before = (tmp_path / "page" / "index.html").read_bytes()
+    assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
+    assert (tmp_path / "page" / "index.html").read_bytes() == before
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium here; the rest of the report was tested")
+    shot = tmp_path / "shot.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", f"--screenshot={shot}"]
+    address = f"file://{tmp_path}/page/index.html"
+    subprocess.run([chromium, *options, address], check=True, capture_output=True, timeout=120)
+    colours = Image.open(shot).convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    assert len(colours) > 100
+
+
+def test_mistakes(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "empty").mkdir()
+    for arguments, said in (
+        (["nowhere"], "no folder nowhere"),
+        (["empty"], "holds no runs"),
+        ([str(sweep), "--against", "x"], "no setting 'x'; there are: all, batch; eos_onward, recursive"),
+        ([str(sweep), "--seeds", "-1"], "--seeds"),
+    ):
+        assert run(monkeypatch, *arguments) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+    (sweep / "a0" / "evaluation.json").unlink()
+    with pytest.raises(UserError, match="nothing to report"):
+        collect([sweep / "a0"])
