@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (3 minutes)
+train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (2 minutes)
 	$(BIN)/python -m deproj.train experiment=first
 
 test: $(READY) ## run the tests (10 minutes at most)

@@ -330,7 +330,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute: less of the real size, no memory")
+    parser.add_argument("--quick", action="store_true", help="about a minute: less of the real size, no memory")
     parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 3)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")

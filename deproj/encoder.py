@@ -149,14 +149,22 @@ class TextEncoder:
         states, length = self.run(ids, max(map(len, ids)))
         return states[torch.arange(len(ids), device=states.device), length - 1]
 
-    def compose(self, prompts: Sequence[str]) -> Tensor:
+    def compose(self, prompts: Sequence[str], mean: bool = False) -> Tensor:
         """Embeddings of composed prompts, (B, D): each chunk between commas embedded by itself, the
-        differences to the empty prompt added, sum(e_i - e0) + e0. Without a comma: the prompt's own."""
+        differences to the empty prompt added, sum(e_i - e0) + e0. Without a comma: the prompt's own.
+
+        Args:
+            mean: take the mean of the chunks' embeddings instead.
+        """
         empty = self.empty.embedding[0]
         composed = []
         for prompt in prompts:
             chunks = [chunk for part in prompt.split(",") if (chunk := part.strip())]
-            composed.append((self.embed(chunks) - empty).sum(0) + empty if chunks else empty)
+            if not chunks:
+                composed.append(empty)
+                continue
+            each = self.embed(chunks)
+            composed.append(each.mean(0) if mean else (each - empty).sum(0) + empty)
         return torch.stack(composed)
 
     def project(self, embedding: Tensor) -> Tensor:

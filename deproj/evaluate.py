@@ -87,6 +87,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="single and composed prompts each (200)")
     parser.add_argument("--prompts", type=Path, help="a text file of prompts with commas, instead of held-out ones")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and of the pictures")
+    parser.add_argument(
+        "--compose-mean", action="store_true", help="composed prompts as the mean of their parts (evaluation-mean.json)"
+    )
     parser.add_argument("--score-clip", help="folder or hub id of the CLIP of the CLIP score (default: sd.clip)")
     parser.add_argument("--trust", action="append", default=[], metavar="CLASS", help="a selection of your own, by its full name")
     parser.add_argument("--out", type=Path, help="folder of a baseline's results (runs/baseline-NAME-SELECTION)")
@@ -95,8 +98,8 @@ def main() -> int:
     def command() -> None:
         if args.count < 2 or args.seed < 0:
             raise UserError(f"--count is at least 2 and --seed at least 0; got {args.count} and {args.seed}.")
-        if args.baseline and len(args.runs) > 1:
-            raise UserError("a baseline takes its settings from one run at most.")
+        if args.baseline and (len(args.runs) > 1 or args.compose_mean):
+            raise UserError("a baseline takes its settings from one run at most, and no --compose-mean.")
         if not args.runs and not args.baseline:
             raise UserError("name one run or more, or --baseline.")
         if args.baseline:
@@ -124,12 +127,14 @@ def evaluate_runs(args: argparse.Namespace) -> None:
         key = json.dumps([config["sd"], config["data"]["prompts"], config["data"]["column"]])
         if key not in evaluators:
             evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
+            evaluators[key].compose_mean = args.compose_mean
         evaluator = evaluators[key]
         model = Deprojector.from_pretrained(run / "deprojector", evaluator.encoder).to(evaluator.encoder.model.device)
         result = evaluator(model, build(config["selection"], TokenSelection, "selection"))
-        write_whole(run / "evaluation.json", json.dumps(result) + "\n")
+        path = run / ("evaluation-mean.json" if args.compose_mean else "evaluation.json")
+        write_whole(path, json.dumps(result) + "\n")
         results[run.as_posix()] = result
-        print(f"Wrote {run / 'evaluation.json'} ({time.monotonic() - start:.0f} s).")
+        print(f"Wrote {path} ({time.monotonic() - start:.0f} s).")
     print(table(results))
 
 

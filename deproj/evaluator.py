@@ -68,6 +68,7 @@ class Evaluator:
         score_clip: folder or hub id of the CLIP of the CLIP score, where the world has no reader.
         cache: folder of what is computed once.
         seed: picture i is drawn with seed · N + i.
+        compose_mean: whether composed prompts are the mean of their parts' embeddings, not the sum of the differences.
     """
 
     encoder: TextEncoder
@@ -76,6 +77,7 @@ class Evaluator:
     score_clip: str | None
     cache: Path
     seed: int = 0
+    compose_mean: bool = False
 
     def __call__(self, subject: Subject, selection: TokenSelection) -> dict[str, Any]:
         """All measures of a subject whose states stand in a selection's order.
@@ -88,7 +90,7 @@ class Evaluator:
         encoded = self.encoder(texts)
         states, length = encoded.states.float().cpu(), encoded.length.cpu()
         plan = selection(length)
-        embeddings = {"single": encoded.embedding, "composed": self.encoder.compose(self.prompts)}
+        embeddings = {"single": encoded.embedding, "composed": self.encoder.compose(self.prompts, self.compose_mean)}
         world = self.world(states)
         result: dict[str, Any] = {"version": VERSION, "world": self.encoder.hash, "seed": self.seed, "prompts": self.prompts}
         result["by_place"], result["raw"] = {}, {}

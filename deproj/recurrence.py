@@ -103,19 +103,25 @@ class _Product:
     ones (float32), 1.1 times in bfloat16.
     """
 
-    def __init__(self, weight: Tensor, rows: int, work: torch.dtype, bias: Tensor | None = None) -> None:
-        self.weight, self.bias = weight.to(work), bias
-        self.packed = None
+    def __init__(self, weight: Tensor, rows: int, bias: Tensor | None = None) -> None:
+        self.weight: Tensor | None = weight
+        self.bias, self.packed = bias, None
         # below a million products, calling it costs more than it saves
-        if weight.device.type == "cpu" and weight.numel() * rows >= 2**20 and _packs(work):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+        if weight.device.type == "cpu" and weight.numel() * rows >= 2**20 and _packs(weight.dtype):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+            self.weight = None  # not kept twice
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, K) to (B, N), of the dtype of the products."""
-        if self.packed is None:
+        """(B, K) to (B, N), of the dtype of the weight."""
+        if self.weight is not None:
             return F.linear(x, self.weight, None if self.bias is None else self.bias.to(x.dtype))
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
+
+
+def _join(left: Tensor, right: Tensor, work: torch.dtype) -> Tensor:
+    """Two weights beside each other, of the dtype of the products."""
+    return torch.cat([left.to(work), right.to(work)], 1)
 
 
 def _packs(work: torch.dtype) -> bool:
@@ -185,7 +191,6 @@ class _Kept(NamedTuple):
     rows: Tensor  # (P + 1, B, ·): of place p - 1 what it was fed and put out, of place p the carried h and LN_x(x)
     gates: Tensor  # (P, B, 4H), after their nonlinearities
     raw_c: Tensor  # (P, B, H), the cell state before its norm
-    tanh_c: Tensor  # (P, B, H)
     z: Tensor  # (P, B, D), outputs before their norm
     norms: list[list[Tensor]]  # of each place, means and 1/deviations: of c, h and, where it fed itself, x and y
     fed_norms: list[Tensor]  # where it was fed: those of x and y, all places at once
@@ -216,17 +221,16 @@ def _forward(
     rows, row = buffer("rows", at.normed.stop, work, 1)
     gates, gate = buffer("gates", 4 * hidden)
     raw_c, raw = buffer("raw_c", hidden)
-    tanh_c, tanh = buffer("tanh_c", hidden)
     z, z_at = buffer("z", d)
     y = torch.empty(places, b, d, dtype=full, device=device)
     norms: list[list[Tensor]] = []
     fed_norms: list[Tensor] = []
-    out_product = _Product(torch.cat([w.w_x, w.w_h], 1), b, work)
+    out_product = _Product(_join(w.w_x, w.w_h, work), b)
     if fed is None:
-        in_product = _Product(torch.cat([w.w_hh, w.w_ih], 1), b, work, w.b_gates)
+        in_product = _Product(_join(w.w_hh, w.w_ih, work), b, w.b_gates)
         x = torch.zeros_like(skip)
     else:
-        in_product = _Product(w.w_hh, b, work)
+        in_product = _Product(w.w_hh.to(work), b)
         normed, *fed_norms = _norm(fed, (d,), w.x_weight, w.x_bias, eps)
         whole = lease.get("whole", (places, b, 4 * hidden), work, device)
         torch.addmm(w.b_gates.to(work), normed.to(work).view(-1, d), w.w_ih.T.to(work), out=whole.view(-1, 4 * hidden))
@@ -248,9 +252,8 @@ def _forward(
         torch.sigmoid(before, out=gate[p])  # of all four in one sweep, g's put right at once
         torch.tanh(before[:, 2 * hidden : 3 * hidden], out=g)
         torch.mul(f, c, out=raw[p]).addcmul_(i, g)
-        torch.tanh(raw[p], out=tanh[p])
         c, *norm_c = _norm(raw[p], (hidden,), w.c_weight, w.c_bias, eps)
-        h, *norm_h = _norm(o * tanh[p], (hidden,), w.h_weight, w.h_bias, eps)
+        h, *norm_h = _norm(o * torch.tanh(raw[p]), (hidden,), w.h_weight, w.h_bias, eps)
         raised = h + h0 if variant.carried or variant.put_out else h
         after[:, at.carried] = raised if variant.carried else h
         if at.put != at.carried:
@@ -266,7 +269,7 @@ def _forward(
         torch.add(out_product(rows[1:].view(places * b, -1)[:, at.out]).view(places, b, d), skip, out=z)
         y, *norm_y = _norm(z, (d,), w.y_weight, w.y_bias, eps)
         fed_norms += norm_y
-    return y, _Kept(lease, rows, gates, raw_c, tanh_c, z, norms, fed_norms)
+    return y, _Kept(lease, rows, gates, raw_c, z, norms, fed_norms)
 
 
 class _Unroll(torch.autograd.Function):
@@ -287,25 +290,22 @@ class _Unroll(torch.autograd.Function):
         # for the next step even while this one's loss is still referred to.
         token = torch.empty(0)
         token.kept = kept  # type: ignore[attr-defined]
-        ctx.save_for_backward(token, y if fed is None else fed, *weights)
+        ctx.save_for_backward(token, y if fed is None else fed, h0, skip, *weights)
         ctx.variant, ctx.work, ctx.buffers, ctx.fed = variant, work, buffers, fed is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        token, states, *weights = ctx.saved_tensors
+        token, states, h0, skip, *rest = ctx.saved_tensors
+        weights, buffers = Weights(*rest), ctx.buffers
         with torch.autocast(states.device.type, enabled=False):
-            found = _backward(
-                ctx.variant,
-                ctx.work,
-                ctx.buffers.lease(),
-                token.kept,
-                Weights(*weights),
-                states,
-                ctx.fed,
-                grads[0],
-                ctx.needs_input_grad[4],
-            )
+            if token.kept is None:  # a second backward: the first has used up what was kept
+                fed = states if ctx.fed else None
+                again = _forward(ctx.variant, len(states), ctx.work, buffers.lease(), fed, h0, skip, weights, keep=True)
+                token.kept = again[1]
+            kept, token.kept = token.kept, None
+            fed_wanted = ctx.needs_input_grad[4]
+            found = _backward(ctx.variant, ctx.work, buffers.lease(), kept, weights, states, ctx.fed, grads[0], fed_wanted)
         return (None, None, None, None, *found)
 
 
@@ -323,6 +323,7 @@ def _backward(
     """Gradients of fed, h0, skip and the weights.
 
     Args:
+        kept: used up: where all dtypes are one, the gates' gradients take the gates' place.
         states: what was fed, or, where it fed itself, the outputs, (P, B, D).
         dy_all: gradient of the outputs, (P, B, D).
     """
@@ -330,7 +331,7 @@ def _backward(
     d, full, device = states.shape[2], states.dtype, states.device
     at = _Columns.of(variant, d, hidden)
     dz_all = lease.get("dz", (places, b, d), work, device)
-    dgates = lease.get("dgates", (places, b, 4 * hidden), work, device)
+    dgates = kept.gates if work == full else lease.get("dgates", (places, b, 4 * hidden), work, device)
     dact = lease.get("dact", (b, 4 * hidden), full, device)
     di, df, dg, do = dact.chunk(4, 1)
     dx, dskip, zeros = torch.zeros_like(states[0]), torch.zeros_like(states[0]), torch.zeros_like(kept.raw_c[0])
@@ -344,10 +345,10 @@ def _backward(
         dskip = dz_whole.sum(0)
         dput_all = lease.get("dput", (places, b, hidden), work, device)
         torch.mm(dz_all.view(-1, d), w.w_h.to(work), out=dput_all.view(-1, hidden))
-        in_product = _Product(w.w_hh.T, b, work)
+        in_product = out_product = _Product(w.w_hh.to(work).T, b)
     else:
-        in_product = _Product(torch.cat([w.w_hh, w.w_ih], 1).T, b, work)
-        out_product = _Product(torch.cat([w.w_x, w.w_h], 1).T, b, work)
+        in_product = _Product(_join(w.w_hh, w.w_ih, work).T, b)
+        out_product = _Product(_join(w.w_x, w.w_h, work).T, b)
     for p in reversed(range(places)):
         c_norm, h_norm, x_norm_p, y_norm_p = (kept.norms[p][k : k + 2] for k in (0, 2, 4, 6))
         if fed:
@@ -364,7 +365,7 @@ def _backward(
             dh0 += dh_next
         elif variant.put_out:
             dh0 += dput
-        gates, tanh = kept.gates[p], kept.tanh_c[p]
+        gates, tanh = kept.gates[p], torch.tanh(kept.raw_c[p])
         i, f, g, o = gates.chunk(4, 1)
         dh, dw, db = _norm_backward(dh, o * tanh, (hidden,), *h_norm, w.h_weight, w.h_bias, (True, True, True))
         dh_weight += dw
@@ -382,9 +383,9 @@ def _backward(
         torch.mul(dc, i, out=dg)
         torch.mul(dh, tanh, out=do)
         dc_next = dc * f
-        into = dgates[p]
+        into, of_g = dgates[p], _tanh_backward(dg, g)
         _sigmoid_backward(dact, gates, grad_input=into)
-        _tanh_backward.grad_input(dg, g, grad_input=into[:, 2 * hidden : 3 * hidden])
+        into[:, 2 * hidden : 3 * hidden] = of_g
         if fed:
             dh_next = in_product(into).to(full)
         else:
@@ -395,6 +396,7 @@ def _backward(
             dx_weight += dw
             dx_bias += db
     dh0 += dh_next  # h0 is also the first carried state
+    del in_product, out_product  # room for the weights' gradients
     flat_gates, flat_dz, rows = dgates.view(-1, 4 * hidden), dz_all.view(-1, d), kept.rows.view(-1, at.normed.stop)
     before, after = rows[: places * b], rows[b:]
     d_fed = None

@@ -69,11 +69,11 @@ def find(folders: list[Path]) -> Iterator[Path]:
         yield from runs
 
 
-def read(folder: Path, defaults: dict[str, Any]) -> Result:
+def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") -> Result:
     """A run or baseline, or a `UserError` that says what it lacks."""
     baseline = folder / "baseline.json"
     try:
-        evaluation = json.loads((folder / "evaluation.json").read_text())
+        evaluation = json.loads((folder / name).read_text())
         if not isinstance(evaluation["raw"]["composed"], dict) or not isinstance(evaluation["world"], str):
             raise TypeError
     except OSError:
@@ -81,11 +81,11 @@ def read(folder: Path, defaults: dict[str, Any]) -> Result:
             raise UserError("unfinished") from None
         raise UserError("not evaluated: python -m deproj.evaluate " + folder.as_posix()) from None
     except (ValueError, KeyError, TypeError):
-        raise UserError("broken: evaluation.json cannot be read") from None
+        raise UserError(f"broken: {name} cannot be read") from None
     if baseline.is_file():
         about = json.loads(baseline.read_text())
-        name, selection = str(about["baseline"]), str(about["choices"]["selection"])
-        return Result(folder, f"{name}, {selection}", (1, name, place_of(selection)), evaluation, about)
+        kind, selection = str(about["baseline"]), str(about["choices"]["selection"])
+        return Result(folder, f"{kind}, {selection}", (1, kind, place_of(selection)), evaluation, about)
     config = read_config(folder / "config.yaml")
     try:
         choices = config["choices"]
@@ -100,6 +100,8 @@ def read(folder: Path, defaults: dict[str, Any]) -> Result:
         if choices["model"] != "lstm":
             label = f"{choices['model']}, {choices['selection']}"
             rank = (1, choices["model"], place_of(choices["selection"]))
+        if name != "evaluation.json":
+            extra["composed"] = "mean"
         if config["init_from"]:
             extra["init_from"] = "another run"
         result = json.loads((folder / "result.json").read_text())
@@ -123,9 +125,12 @@ def collect(folders: list[Path]) -> tuple[list[Setting], list[tuple[Path, str]]]
     defaults = compose_config([])
     results: list[Result] = []
     left_out: list[tuple[Path, str]] = []
-    for folder in dict.fromkeys(find(folders)):
+    found = list(dict.fromkeys(find(folders)))
+    files = [(folder, "evaluation.json") for folder in found]
+    files += [(folder, name) for folder in found if (folder / (name := "evaluation-mean.json")).is_file()]
+    for folder, name in files:
         try:
-            result = read(folder, defaults)
+            result = read(folder, defaults, name)
         except UserError as error:
             left_out.append((folder, str(error)))
             continue

@@ -1,0 +1,95 @@
+"""The evaluation command: the same numbers twice, baselines by the same code, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+
+Train = Callable[..., Ended]
+Evaluate = Callable[..., Ended]
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    from deproj.evaluate import main
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr("sys.argv", ["evaluate", *arguments])
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def trained(train: Train, tmp_path: Path) -> Path:
+    assert train("sd.steps=3", "hydra.run.dir=run").code == 0
+    return tmp_path / "run"
+
+
+def test_the_same_numbers_twice_and_baselines_beside_them(trained: Path, tmp_path: Path, evaluate: Evaluate):
+    ended = evaluate("run", "--count", "3")
+    assert ended.code == 0, ended.err
+    first = (trained / "evaluation.json").read_bytes()
+    result = json.loads(first)
+    assert f"{result['composed']['conditioning error']['value']:.3f}" in ended.out
+    assert "3 single" in ended.out
+    assert evaluate("run", "--count", "3").code == 0
+    assert (trained / "evaluation.json").read_bytes() == first
+
+    assert evaluate("run", "--count", "3", "--compose-mean").code == 0
+    mean = json.loads((trained / "evaluation-mean.json").read_text())
+    assert mean["single"] == result["single"]
+    assert mean["composed"]["conditioning error"] != result["composed"]["conditioning error"]
+
+    for selection in ("all", "eos_onward"):
+        ended = evaluate("--baseline", "ridge", "--selection", selection, "run", "--count", "3")
+        assert ended.code == 0, ended.err
+    ridge = json.loads((tmp_path / "runs" / "baseline-ridge-eos_onward" / "evaluation.json").read_text())
+    assert ridge["prompts"] == result["prompts"]
+    assert ridge["composed"].keys() == result["composed"].keys()
+    about = json.loads((tmp_path / "runs" / "baseline-ridge-all" / "baseline.json").read_text())
+    assert about["choices"]["selection"] == "all"
+
+
+def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):
+    (tmp_path / "p.txt").write_text("1girl, red hair\n1girl, cat ears, green eye, in forest\n")
+    ended = evaluate("run", "--prompts", "p.txt")
+    assert ended.code == 1
+    assert "of the 2 prompts of p.txt are among the training prompts" in ended.err
+
+
+def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
+    for name in ("bare", "foreign", "broken"):
+        shutil.copytree(trained, tmp_path / name)
+    shutil.rmtree(tmp_path / "bare" / "deprojector")
+    config = (tmp_path / "foreign" / "config.yaml").read_text()
+    (tmp_path / "foreign" / "config.yaml").write_text(config.replace("deproj.selection.EosOnward", "subprocess.Popen", 1))
+    (tmp_path / "broken" / "config.yaml").write_text("seed: [")
+    for arguments, said in (
+        (["nowhere"], "nowhere is no run"),
+        (["bare"], "no deprojector"),
+        (["foreign"], "--trust subprocess.Popen"),
+        (["broken"], "not YAML"),
+        ([], "name one run or more, or --baseline"),
+        (["run", "--count", "1"], "--count"),
+        (["run", "--prompts", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["run", "--selection", "all"], "--selection and --out are for a --baseline"),
+        (["--baseline", "mean", "--selection", "words_eos", "run"], "--selection all"),
+        (["--baseline", "mean", "--selection", "words", "run"], "unknown selection=words"),
+    ):
+        ended = evaluate(*arguments)
+        assert ended.code == 1, arguments
+        assert said in ended.err, ended.err
+        assert len(ended.err.strip().splitlines()) <= 2
+    assert not (trained / "evaluation.json").exists()
+    assert not (tmp_path / "runs").exists()
