@@ -330,14 +330,14 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="about a minute: less of the real size, no memory")
-    parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 3)")
+    parser.add_argument("--quick", action="store_true", help="under a minute: less of the real size, no memory")
+    parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
     args = parser.parse_args()
 
     def command() -> None:
-        rounds = (3 if args.quick else 5) if args.rounds is None else args.rounds
+        rounds = (2 if args.quick else 5) if args.rounds is None else args.rounds
         if rounds < 1:
             raise UserError(f"--rounds is at least 1; got {rounds}.")
         if args.device == "cuda" and not torch.cuda.is_available():

@@ -92,7 +92,7 @@ class Evaluator:
         plan = selection(length)
         embeddings = {"single": encoded.embedding, "composed": self.encoder.compose(self.prompts, self.compose_mean)}
         world = self.world(states)
-        result: dict[str, Any] = {"version": VERSION, "world": self.encoder.hash, "seed": self.seed, "prompts": self.prompts}
+        result: dict[str, Any] = {"version": VERSION, "world": self.world_hash, "seed": self.seed, "prompts": self.prompts}
         result["by_place"], result["raw"] = {}, {}
         for kind, embedding in embeddings.items():
             with torch.no_grad():
@@ -106,6 +106,11 @@ class Evaluator:
             result["by_place"][kind] = rounded(by_place.tolist())
             result["raw"][kind] = {name: [rounded(m.above.tolist()), rounded(m.below.tolist())] for name, m in found.items()}
         return result
+
+    @property
+    def world_hash(self) -> str:
+        """Of the text encoder and of all that pictures depend on: numbers compare within one world only."""
+        return self.encoder.hash[:16] + ("" if self.renderer is None else "-" + self.renderer.hash[:16])
 
     def draw(self, states: Tensor) -> Tensor:
         """Pictures of all prompts, (N, height, width, 3) uint8."""

@@ -7,6 +7,7 @@ a ratio of sums over prompts, Σ aᵢ / Σ bᵢ (a mean has b = 1), so that one 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ class World:
         pictures_all, below_all = torch.cat([p[0] for p in parts]), torch.cat([p[3] for p in parts])
         world = cls(pictures_all, torch.cat([p[1] for p in parts], 1), steps, torch.cat([p[2] for p in parts], 1), below_all)
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".tmp{os.getpid()}")
         save_file({name: value.contiguous() for name, value in vars(world).items()}, temporary)
         temporary.replace(path)
         return world

@@ -25,8 +25,10 @@ th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; border-bot
 td small, th small { color: #666; display: block; font-weight: 400; white-space: nowrap; }
 th[scope=row] { position: sticky; left: 0; background: #fff; font-weight: 600; min-width: 7rem; }
 td.best { background: #e6f3e6; } tr.baseline th, tr.baseline td { color: #555; }
-.pictures td { border: 0; padding: 2px; } .pictures th { border: 0; font-weight: 400; font-size: .8rem; max-width: 7.5rem; padding: 2px; vertical-align: bottom; }
-.pictures th[scope=row] { vertical-align: middle; padding-right: .6rem; }
+.pictures td { border: 0; padding: 2px; }
+.pictures th { border: 0; font-weight: 400; font-size: .8rem; max-width: 7.5rem; padding: 2px; }
+.pictures th { vertical-align: bottom; }
+.pictures th[scope=row] { vertical-align: middle; padding-right: .6rem; max-width: none; }
 .pictures img { display: block; width: 7rem; height: 7rem; image-rendering: pixelated; background: #eee; }
 .gap { padding-left: 1rem !important; }
 button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background: #fff; border-radius: .3rem; cursor: pointer; }
