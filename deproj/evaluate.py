@@ -73,7 +73,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 entry = result[kind].get(column)
                 value, low, high = (entry[k] if entry else None for k in ("value", "low", "high"))
                 mark = "" if not column.startswith("mse ") or result["trained"][column[4:]] else "*"
-                cells.append("" if value is None else f"{value:.3f}{mark} ({low:.3f}, {high:.3f})")
+                between = "" if low is None or high is None else f" ({low:.3f}, {high:.3f})"
+                cells.append("" if value is None else f"{value:.3f}{mark}{between}")
             lines.append([name, f"{len(result['prompts'])} {kind}", *cells])
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

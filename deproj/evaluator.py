@@ -45,11 +45,12 @@ def evaluation_prompts(source: PromptSource, count: int, seed: int) -> list[str]
 def prompts_of_file(path: Path, source: PromptSource) -> list[str]:
     """Prompts of a text file, a line each, none of which may have been trained on."""
     try:
-        texts = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = path.read_text("utf-8-sig").splitlines()
+        texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    if not texts:
-        raise UserError(f"{path} holds no prompts.")
+    if len(texts) < 2:
+        raise UserError(f"{path} holds {len(texts) or 'no'} prompts; two different ones are needed at least.")
     if seen := [text for text in texts if source.trained_on(text)]:
         raise UserError(
             f"{len(seen)} of the {len(texts)} prompts of {path} are among the training prompts, such as {seen[0]!r}; "

@@ -54,9 +54,10 @@ class Measure:
         n = len(self.above)
         drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
         below = self.below[drawn].sum(1)
-        if not below.all():
+        if not below.any():
             return float("nan"), float("nan")
-        low, high = np.quantile(self.above[drawn].sum(1) / below, [(1 - level) / 2, (1 + level) / 2])
+        ratios = self.above[drawn].sum(1)[below != 0] / below[below != 0]  # a resample may hold nothing to measure
+        low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
 

@@ -72,10 +72,11 @@ def page(
         parts += ["<h2>Pictures</h2>", picture_section(found, drawn, seeds)]
     parts += [
         "<h2>Measures</h2>",
-        "<p class=note>Value and 95 % interval, a bootstrap over training seeds and prompts (over prompts alone where there is "
-        "one seed). Shaded: the best of its column, where its interval lies apart from all others. * a region that the selection "
-        "doesn't train. Fidelity: share of the asked attributes found. Conditioning error: 0 drives the U-Net as the true states "
-        "do, 1 as an empty prompt. Noise: 1 as in the true states' pictures. Likeness: SSIM to the true states' picture.</p>",
+        "<p class=note>Value and 95 % interval: a bootstrap over prompts and Student's t over training seeds (prompts alone "
+        "where there is one seed). Shaded: the best of its column, where its interval lies apart from all others. * a region "
+        "that the selection doesn't train. Fidelity: share of the asked attributes found. Conditioning error: 0 drives the "
+        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 as in the true states' pictures. Likeness: SSIM to the "
+        "true states' picture.</p>",
     ]
     for kind in KINDS:
         parts += [f"<h3>{kind.capitalize()} prompts</h3>", measure_table(rows, kind)]

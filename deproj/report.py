@@ -40,11 +40,11 @@ def draw(found: list[Setting], seeds: int, out: Path) -> list[str]:
     prompts = SINGLE + COMPOSED
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     renderer = Renderer(sd, encoder.empty.states[0], device)
-    embedding = encoder.compose(prompts)
     rows: dict[str, torch.Tensor] = {"no deprojector": encoder(prompts).states}
     for setting in found:
         folder = setting.results[0].folder / "deprojector"
         if folder.is_dir():
+            embedding = encoder.compose(prompts, mean=setting.results[0].extra.get("composed") == "mean")
             rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for number, states in enumerate(rows.values()):

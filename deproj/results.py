@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ __all__ = ["KINDS", "ORDER", "Result", "Setting", "collect", "command_of", "numb
 KINDS = ("single", "composed")
 #: What tells no setting from another: where and how long it ran, how it was shown, and its seed.
 NO_SETTING = (
-    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "trainer", "precision"),
+    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache"),
+    *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs"),
     *("selection", "feed", "init_from", "sd", "model"),
 )
 #: The article's order of the settings.
@@ -63,10 +65,9 @@ def find(folders: list[Path]) -> Iterator[Path]:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}.")
         found = {path.parent for name in ("config.yaml", "baseline.json") for path in folder.rglob(name)}
-        runs = sorted(path for path in found if path.name != "deprojector")
-        if not runs:
+        if not found:
             raise UserError(f"{folder} holds no runs.")
-        yield from runs
+        yield from sorted(found)
 
 
 def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") -> Result:
@@ -74,7 +75,9 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
     baseline = folder / "baseline.json"
     try:
         evaluation = json.loads((folder / name).read_text())
-        if not isinstance(evaluation["raw"]["composed"], dict) or not isinstance(evaluation["world"], str):
+        wanted = [evaluation[key] for key in ("world", "seed", "prompts", "trained")]
+        wanted += [evaluation[key][kind] for key in ("raw", "by_place") for kind in KINDS]
+        if not isinstance(wanted[0], str) or not isinstance(wanted[-1], list):
             raise TypeError
     except OSError:
         if not baseline.is_file() and not (folder / "result.json").is_file():
@@ -83,8 +86,11 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
     except (ValueError, KeyError, TypeError):
         raise UserError(f"broken: {name} cannot be read") from None
     if baseline.is_file():
-        about = json.loads(baseline.read_text())
-        kind, selection = str(about["baseline"]), str(about["choices"]["selection"])
+        try:
+            about = json.loads(baseline.read_text())
+            kind, selection = str(about["baseline"]), str(about["choices"]["selection"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError("broken: baseline.json cannot be read") from None
         return Result(folder, f"{kind}, {selection}", (1, kind, place_of(selection)), evaluation, about)
     config = read_config(folder / "config.yaml")
     try:
@@ -95,7 +101,7 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
         extra = {
             key: new
             for key, (_, new) in changed.items()
-            if not key.startswith(NO_SETTING) or (key.startswith("model.") and key != "model._target_")
+            if not key.startswith(NO_SETTING) or (key.startswith(("model.", "selection.")) and not key.endswith("._target_"))
         }
         if choices["model"] != "lstm":
             label = f"{choices['model']}, {choices['selection']}"
@@ -120,27 +126,34 @@ def place_of(selection: str) -> tuple[int, str]:
     return (ORDER.index(selection) if selection in ORDER else len(ORDER), selection)
 
 
+def made_on(result: Result) -> str:
+    """What must be the same of all that is compared: the world, the prompts, the seeds."""
+    return json.dumps([result.evaluation[key] for key in ("world", "prompts", "seed")])
+
+
 def collect(folders: list[Path]) -> tuple[list[Setting], list[tuple[Path, str]]]:
     """Settings in order, and what was left out with the reason."""
     defaults = compose_config([])
-    results: list[Result] = []
+    read_back: list[Result] = []
     left_out: list[tuple[Path, str]] = []
-    found = list(dict.fromkeys(find(folders)))
+    found = list({folder.resolve(): folder for folder in find(folders)}.values())
     files = [(folder, "evaluation.json") for folder in found]
     files += [(folder, name) for folder in found if (folder / (name := "evaluation-mean.json")).is_file()]
     for folder, name in files:
         try:
-            result = read(folder, defaults, name)
+            read_back.append(read(folder, defaults, name))
         except UserError as error:
             left_out.append((folder, str(error)))
-            continue
-        first = results[0].evaluation if results else result.evaluation
-        if result.evaluation["world"] != first["world"]:
-            left_out.append((folder, "of another world than the first"))
-        elif (result.evaluation["prompts"], result.evaluation["seed"]) != (first["prompts"], first["seed"]):
-            left_out.append((folder, "evaluated on other prompts than the first: python -m deproj.evaluate " + folder.as_posix()))
-        else:
+    results: list[Result] = []
+    kept = Counter(map(made_on, read_back)).most_common(1)[0][0] if read_back else ""
+    for result in read_back:
+        again = f"python -m deproj.evaluate {result.folder.as_posix()}"
+        if made_on(result) == kept:
             results.append(result)
+        elif result.evaluation["world"] != json.loads(kept)[0]:
+            left_out.append((result.folder, f"of another world than most; if it is the same by now: {again}"))
+        else:
+            left_out.append((result.folder, f"evaluated on other prompts than most: {again}"))
     if not results:
         reasons = "; ".join(f"{folder}: {reason}" for folder, reason in left_out[:3])
         raise UserError(f"nothing to report: {reasons}")
@@ -150,7 +163,11 @@ def collect(folders: list[Path]) -> tuple[list[Setting], list[tuple[Path, str]]]
         result.label, result.rank = ", ".join([result.label, *told]), (*result.rank, *told)
     groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (str(r.rank), r.seed or 0)):
-        groups.setdefault(result.label, []).append(result)
+        members = groups.setdefault(result.label, [])
+        if any(result.seed == other.seed for other in members):
+            left_out.append((result.folder, f"the same setting and seed as {members[-1].folder.as_posix()}"))
+        else:
+            members.append(result)
     return [Setting(label, members) for label, members in groups.items()], left_out
 
 
@@ -162,7 +179,8 @@ def numbers(found: list[Setting], against: Setting) -> list[dict[str, Any]]:
         for setting in found:
             trained = setting.evaluations[0]["trained"]
             values = {m: e for m in MEASURES if (e := estimate(setting.evaluations, kind, m)) is not None}
-            others = {m: difference(setting.evaluations, against.evaluations, kind, m) for m in values}
+            paired = [result.seed for result in setting.results] == [result.seed for result in against.results]
+            others = {m: difference(setting.evaluations, against.evaluations, kind, m, paired) for m in values}
             untrained = [m for m in values if m.startswith("mse ") and not trained[m[4:]]]
             part.append(
                 {"setting": setting.label, "prompts": kind, "seeds": len(setting.results), "baseline": setting.baseline}

@@ -214,6 +214,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, len(data.train_dataloader())),
     )
+    for name in ("result.json", "evaluation.json", "evaluation-mean.json"):  # of fewer epochs
+        (folder / name).unlink(missing_ok=True)
     code = 1
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)

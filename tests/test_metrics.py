@@ -191,9 +191,9 @@ def test_prompts_that_were_trained_on_are_refused(tmp_path: Path):
     (tmp_path / "p.txt").write_text("\n".join([*known, "something, else", ""]))
     with pytest.raises(UserError, match=r"3 of the 4 prompts of .*p\.txt are among the training prompts"):
         prompts_of_file(tmp_path / "p.txt", source)
-    (tmp_path / "p.txt").write_text("something, else\n")
-    assert prompts_of_file(tmp_path / "p.txt", source) == ["something, else"]
-    for content, said in ((b"", "holds no prompts"), (b"\xff\xfe\x00", "cannot be read")):
+    (tmp_path / "p.txt").write_text("something, else\nanother\nsomething, else\n")
+    assert prompts_of_file(tmp_path / "p.txt", source) == ["something, else", "another"]
+    for content, said in ((b"", "holds no prompts"), (b"one\none\n", "holds 1 prompts"), (b"\xff\xfe\x00", "cannot be read")):
         (tmp_path / "p.txt").write_bytes(content)
         with pytest.raises(UserError, match=said):
             prompts_of_file(tmp_path / "p.txt", source)

@@ -27,14 +27,17 @@ def evaluation(above: np.ndarray, below: np.ndarray | None = None) -> dict[str, 
 
 
 def test_intervals_over_seeds_and_prompts_cover():
-    random, hits, trials = np.random.default_rng(0), 0, 150
-    for _ in range(trials):
-        prompts = random.standard_normal(80)
-        runs = [evaluation(1 + prompts + 0.3 * random.standard_normal() + random.standard_normal(80)) for _ in range(8)]
-        found = estimate(runs, "single", "fidelity")
-        assert found is not None
-        hits += found.low <= 1 <= found.high
-    assert 0.88 <= hits / trials <= 0.99
+    """With three seeds, whether prompts or seeds make most of the difference."""
+    random, trials = np.random.default_rng(0), 300
+    for of_prompt, of_seed in ((1.0, 0.02), (0.3, 0.3), (0.02, 1.0)):
+        hits = 0
+        for _ in range(trials):
+            prompts = of_prompt * random.standard_normal(60)
+            runs = [evaluation(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
+            found = estimate(runs, "single", "fidelity")
+            assert found is not None
+            hits += found.low <= 1 <= found.high
+        assert 0.91 <= hits / trials <= 0.99
 
 
 def test_differences_are_paired():
@@ -74,7 +77,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    for name in ("unfinished", "broken", "elsewhere", "otherwise", "unmeasured"):
+    for name in ("unfinished", "broken", "elsewhere", "otherwise", "unmeasured", "twice"):
         shutil.copytree(sweep / "a0", sweep / name)
     (sweep / "unfinished" / "result.json").unlink()
     (sweep / "unfinished" / "evaluation.json").unlink()
@@ -92,6 +95,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("elsewhere", "another world"),
         ("otherwise", "other prompts"),
         ("unmeasured", "not evaluated"),
+        ("twice", "the same setting and seed"),
     ):
         assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
     report = json.loads((tmp_path / "page" / "report.json").read_text())
@@ -123,6 +127,19 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     colours = Image.open(shot).convert("RGB").getcolors(1 << 24)
     assert colours is not None
     assert len(colours) > 100
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
+    config = (sweep / "a1" / "config.yaml").read_text()
+    for old, new in (("precision: 32", "precision: bf16"), ("patience: 3", "patience: 4")):
+        assert old in config
+        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new))
+        labels = [setting.label for setting in collect([sweep])[0]]
+        assert labels == [
+            "all, batch",
+            f"all, batch, {'trainer.' * ('pat' in new)}{new.replace(': ', '=')}",
+            "eos_onward, recursive",
+        ]
 
 
 def test_mistakes(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
