@@ -35,7 +35,7 @@ from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector
 from deproj.module import DeprojectorModule, weighted_loss
 from deproj.prompts import SINGLE, GrammarPrompts
 from deproj.render import Renderer, SdSettings
-from deproj.run import machine
+from deproj.run import machine, write_whole
 from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
 
 __all__ = ["PlainLoop"]
@@ -362,7 +362,7 @@ def main() -> int:
             print("A share above 100 %: oneDNN's products with packed weights beat the plain 2048³ ones.")
             print("CUDA, and training as CUDA graphs: not measured here (python -m deproj.bench --device cuda).")
         report = {"machine": machine(args.device), "rounds": rounds, "rows": [asdict(row) for row in rows]}
-        args.out.write_text(json.dumps(report | {"peak_memory_mib": memory}, indent=2) + "\n")
+        write_whole(args.out, json.dumps(report | {"peak_memory_mib": memory}, indent=2) + "\n")
         print(f"Wrote {args.out}.")
 
     return run_command(command)

@@ -111,12 +111,15 @@ class Evaluator:
     @property
     def world_hash(self) -> str:
         """Of the text encoder and of all that pictures depend on: numbers compare within one world only."""
-        return self.encoder.hash[:16] + ("" if self.renderer is None else "-" + self.renderer.hash[:16])
+        if self.renderer is None:
+            return self.encoder.hash[:16]
+        scored = "" if self.renderer.settings.name == "pixel" or self.score_clip is None else f"-{self.score_clip}"
+        return f"{self.encoder.hash[:16]}-{self.renderer.hash[:16]}{scored}"
 
     def draw(self, states: Tensor) -> Tensor:
         """Pictures of all prompts, (N, height, width, 3) uint8."""
         assert self.renderer is not None
-        seeds, size = self.seeds(len(states)), metrics.CHUNK
+        seeds, size = self.seeds(len(states)), self.renderer.chunk
         return torch.cat([self.renderer(states[k : k + size], seeds[k : k + size]) for k in range(0, len(states), size)])
 
     def seeds(self, count: int) -> list[int]:

@@ -22,9 +22,6 @@ from deproj.selection import PLACES, Plan
 
 __all__ = ["Measure", "World", "clip_scores", "conditioning_error", "likeness", "reader_fidelity", "redrawing", "state_errors"]
 
-#: Prompts that go through the U-Net together; more are no faster on a CPU.
-CHUNK = 50
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -145,9 +142,9 @@ class World:
             except (SafetensorError, TypeError):
                 path.unlink()  # damaged: made again
         parts = []
-        for start in range(0, len(states), CHUNK):
-            part = states[start : start + CHUNK]
-            pictures, latents, steps = renderer.trajectory(part, seeds[start : start + CHUNK])
+        for start in range(0, len(states), renderer.chunk):
+            part = states[start : start + renderer.chunk]
+            pictures, latents, steps = renderer.trajectory(part, seeds[start : start + renderer.chunk])
             empty = renderer.empty[None].expand(len(part), -1, -1)
             noise = torch.stack([renderer.noise(x, t, part) for x, t in zip(latents, steps, strict=True)])
             without = torch.stack([renderer.noise(x, t, empty) for x, t in zip(latents, steps, strict=True)])
@@ -171,8 +168,8 @@ def conditioning_error(renderer: Renderer, world: World, states: Tensor) -> Meas
         states: (N, T, D).
     """
     above = torch.zeros_like(world.below)
-    for start in range(0, len(states), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(states), renderer.chunk):
+        rows = slice(start, start + renderer.chunk)
         for x, t, noise in zip(world.latents[:, rows], world.steps, world.noise[:, rows], strict=True):
             above[rows] += (renderer.noise(x, t, states[rows]) - noise).double().square().sum((1, 2, 3))
     return Measure(above.numpy(), world.below.numpy())
@@ -230,7 +227,10 @@ def likeness(pictures: Tensor, reference: Tensor) -> Measure:
     """Structural similarity (Wang et al. 2004) to the picture of the true states from the same seed."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    ours, theirs = (images.permute(0, 3, 1, 2).float() / 255 for images in (pictures, reference))
-    similarity = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
-    assert isinstance(similarity, Tensor)
-    return Measure.mean(similarity.reshape(-1).numpy())
+    found = []
+    for both in zip(pictures.split(20), reference.split(20), strict=True):
+        ours, theirs = (images.permute(0, 3, 1, 2).float() / 255 for images in both)
+        similarity = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
+        assert isinstance(similarity, Tensor)
+        found.append(similarity.reshape(-1))
+    return Measure.mean(torch.cat(found).numpy())

@@ -77,11 +77,14 @@ class Renderer:
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)
+        # how many pictures to draw at once where there are many: more are no faster on a CPU, or need too much memory
+        self.chunk = 50 if pipe.unet.config.sample_size <= 16 else 4
 
     @cached_property
     def hash(self) -> str:
         """Of the U-Net's and the VAE's weights and of how pictures are sampled."""
-        digest = hashlib.blake2b(repr((self.settings.steps, self.settings.guidance, self.dtype)).encode(), digest_size=16)
+        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(self.pipe.scheduler.config.items()))
+        digest = hashlib.blake2b(repr(sampling).encode(), digest_size=16)
         for part in (self.pipe.unet, self.pipe.vae):
             for name, value in part.state_dict().items():
                 digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())

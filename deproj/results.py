@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -203,15 +204,16 @@ def numbers(found: list[Setting], against: Setting) -> list[dict[str, Any]]:
 
 
 def command_of(result: Result) -> str:
-    """The command that makes a run or baseline again."""
-    config = result.config
+    """The command that makes a run or baseline again, as far as its config tells."""
+    config, choices = result.config, result.config["choices"]
     if result.seed is None:
-        return f"python -m deproj.evaluate --baseline {config['baseline']} --selection {config['choices']['selection']}"
-    defaults = compose_config([f"{g}={config['choices'][g]}" for g in GROUPS if g not in ("experiment", "logger")])
-    chosen = [f"{g}={config['choices'][g]}" for g in GROUPS if g not in ("experiment", "logger", "sd")]
-    if config["choices"]["sd"] != "pixel":
-        chosen.append(f"sd={config['choices']['sd']}")
-    kept = {
-        k: v for k, v in differences(defaults, config).items() if not k.startswith(("choices", "resume", "logger", "data.cache"))
-    }
-    return " ".join(["python -m deproj.train", *chosen, *(f"{key}={new}" for key, (_, new) in kept.items())])
+        return f"python -m deproj.evaluate --baseline {config['baseline']} --selection {choices['selection']}"
+    groups = [f"{g}={choices[g]}" for g in GROUPS if g not in ("experiment", "logger")]
+    try:
+        defaults = compose_config(groups)
+    except UserError:  # a selection, feed or model of the user's own
+        return " ".join(["python -m deproj.train", *groups, f"# and what else stands in {result.folder.as_posix()}/config.yaml"])
+    passing = ("choices", "resume", "logger", "data.cache", "trainer.progress")
+    changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(passing)}
+    said = [shlex.quote(f"{key}={'null' if new is None else new}") for key, new in changed.items()]
+    return " ".join(["python -m deproj.train", *(g for g in groups if g not in ("model=lstm", "sd=pixel")), *said])

@@ -125,7 +125,7 @@ def test_the_batch_size_changes_nothing(evaluator: Evaluator, encoder: TextEncod
     encoded = encoder([plain(prompt) for prompt in evaluator.prompts])
     subject = Given(encoded.states * 0.8, AllTokens(), encoded.length)
     whole = evaluator(subject, AllTokens())
-    monkeypatch.setattr(metrics, "CHUNK", 2)
+    monkeypatch.setattr(evaluator.renderer, "chunk", 2)
     parts = Evaluator(encoder, evaluator.renderer, evaluator.prompts, None, tmp_path)(subject, AllTokens())
     for kind in ("single", "composed"):
         for name, entry in whole[kind].items():
