@@ -61,7 +61,7 @@ class Buffers:
     """Memory on the CPU that is used again from step to step.
 
     Blocks of this size come fresh from the system each time, and touching a fresh page costs far more than
-    computing on it (`python -m deproj.bench` measures it). Where two graphs are alive, each has buffers of its own.
+    computing on it (`experiments/speed`). Where two graphs are alive, each has buffers of its own.
     CUDA's own allocator does this already.
     """
 

@@ -31,6 +31,19 @@ class Ended:
     err: str
 
 
+def call(
+    main: Callable[[], int], arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Ended:
+    """Runs a command's main function in this process."""
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    return Ended(code, said.out, said.err)
+
+
 @pytest.fixture
 def train(
     caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -45,13 +58,7 @@ def train(
 
         given = {argument.split("=")[0] for argument in arguments}
         rest = [setting for setting in small if setting.split("=")[0] not in given] if defaults else []
-        monkeypatch.setattr(sys, "argv", ["train", *arguments, *rest])
-        try:
-            code = main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
+        return call(main, [*arguments, *rest], monkeypatch, capsys)
 
     return run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ended
+from conftest import Ended, call
 
 Train = Callable[..., Ended]
 Evaluate = Callable[..., Ended]
@@ -18,16 +18,7 @@ Evaluate = Callable[..., Ended]
 def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
     from deproj.evaluate import main
 
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr("sys.argv", ["evaluate", *arguments])
-        try:
-            code = main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
-
-    return run
+    return lambda *arguments: call(main, list(arguments), monkeypatch, capsys)
 
 
 @pytest.fixture
