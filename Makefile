@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint world clean
+.PHONY: help train demo test soak lint world clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -13,8 +13,14 @@ help: ## show this list
 train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (2 minutes)
 	$(BIN)/python -m deproj.train experiment=first
 
+demo: $(READY) ## open a page in the browser: prompts and pictures to pictures, in the pixel world
+	$(BIN)/python -m deproj.demo
+
 test: $(READY) ## run the tests (10 minutes at most)
 	$(BIN)/python -m pytest
+
+soak: $(READY) ## run the long trials (kills at random, a million prompts; two to three hours)
+	$(BIN)/python -m pytest -m soak --timeout=3600 -s
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

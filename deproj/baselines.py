@@ -7,14 +7,14 @@ The trained baseline, `deproj.model.MLPDeprojector`, is a model like any other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from deproj.data import CachedSamples, Rows
+from deproj.cache import CachedSamples, Rows
 from deproj.selection import PLACES, TokenSelection
 
 __all__ = ["BASELINES", "Baseline", "Broadcast", "MeanStates", "Nearest", "Ridge"]
@@ -27,7 +27,7 @@ class Baseline(ABC):
     """Fitted to samples, it gives states from embeddings as a deprojector does."""
 
     def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
-        self.samples, self.selection, self.sos = samples, selection, samples[[0]].states[0, 0]
+        self.samples, self.selection, self.sos = samples, selection, samples[[0]].states[0, 0].cpu()
 
     @abstractmethod
     def predict(self, embedding: Tensor) -> Tensor:
@@ -38,11 +38,16 @@ class Baseline(ABC):
         sos = self.sos.expand(len(embedding), 1, -1)
         return torch.cat([sos, self.predict(embedding.float().cpu())], 1)
 
+    def read(self, rows: Sequence[int]) -> Rows:
+        """Samples on the CPU, where the closed forms are computed; encoded anew they come from the encoder's device."""
+        batch = self.samples[rows]
+        return Rows(batch.embedding.cpu(), batch.states.cpu(), batch.length.cpu())
+
     def batches(self, count: int | None = None, size: int = 250) -> Iterator[tuple[Rows, Tensor]]:
         """Samples with their targets by place, (B, 76, D)."""
         rows = len(self.samples) if count is None else count
         for start in tqdm(range(0, rows, size), desc="fitting", disable=None, leave=False):
-            batch = self.samples[range(start, min(start + size, rows))]
+            batch = self.read(range(start, min(start + size, rows)))
             yield batch, self.selection(batch.length).arrange(batch.states)[:, 1:]
 
 
@@ -77,7 +82,7 @@ class Ridge(Baseline):
     def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
         super().__init__(samples, selection)
         kept = len(samples) - max(len(samples) // 10, 1)
-        held_out = samples[range(kept, min(kept + 1000, len(samples)))]
+        held_out = self.read(range(kept, min(kept + 1000, len(samples))))
         target = selection(held_out.length).arrange(held_out.states)[:, 1:].flatten(1).double()
         moments = self.moments(kept)
         errors = []
@@ -118,11 +123,11 @@ class Nearest(Baseline):
 
     def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
         super().__init__(samples, selection)
-        self.known = F.normalize(torch.from_numpy(samples.arrays["embedding"].copy()), dim=1)
+        self.known = F.normalize(torch.cat([batch.embedding for batch, _ in self.batches()]), dim=1)
 
     def predict(self, embedding: Tensor) -> Tensor:
         nearest = (F.normalize(embedding, dim=1) @ self.known.T).argmax(1)
-        rows = self.samples[nearest.tolist()]
+        rows = self.read(nearest.tolist())
         return self.selection(rows.length).arrange(rows.states)[:, 1:]
 
 

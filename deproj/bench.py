@@ -26,16 +26,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from deproj.data import EpochOrder, Rows, sorting_pays
+from deproj.cache import Rows
+from deproj.data import EpochOrder, sorting_pays
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError, run_command
 from deproj.feed import Batch, FeedMode, Recursive
+from deproj.files import write_whole
 from deproj.graphs import GraphedFeed
 from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector
 from deproj.module import DeprojectorModule, weighted_loss
 from deproj.prompts import SINGLE, GrammarPrompts
 from deproj.render import Renderer, SdSettings
-from deproj.run import machine, write_whole
+from deproj.run import machine, multiplies_bfloat16
 from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
 
 __all__ = ["PlainLoop"]
@@ -59,17 +61,9 @@ class PlainLoop(LSTMDeprojector):
     kind = "lstm_plain_loop"
 
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
-        h0, skip = self.h0(embedding), self.out_e(embedding) + embedding
-        h, c, x, added = h0, torch.zeros_like(h0), torch.zeros_like(embedding), self.config.h0_added
-        out = []
+        state, x, out = self.start(embedding), torch.zeros_like(embedding), []
         for place in range(places):
-            if fed is not None:
-                x = fed[:, place]
-            h, c = self.cell(self.x_norm(x), (h, c))
-            c, normed = self.c_norm(c), self.h_norm(h)
-            h = normed + h0 if added in ("both", "carried") else normed
-            put_out = normed + h0 if added in ("both", "put_out") else normed
-            x = self.final_norm(self.out_h(put_out) + self.out_x(x) + skip)
+            x, state = self.step(state, x if fed is None else fed[:, place])
             out.append(x)
         return torch.stack(out, 1)
 
@@ -298,7 +292,8 @@ class Row:
 
 def rows_of(found: list[Case]) -> list[Row]:
     by_name = {case.name: case for case in found}
-    rates = {p: 2 * 2048.0**3 / statistics.median(by_name[f"product 2048³ | {p}"].seconds) for p in ("32", "bf16")}
+    precisions = {case.precision for case in found}
+    rates = {p: 2 * 2048.0**3 / statistics.median(by_name[f"product 2048³ | {p}"].seconds) for p in precisions}
     rows = []
     for case in found:
         median = statistics.median(case.seconds)
@@ -344,13 +339,14 @@ def main() -> int:
             raise UserError("--device cuda, but there is no CUDA here; use --device cpu.")
         if not args.out.parent.is_dir():
             raise UserError(f"--out {args.out}: there is no folder {args.out.parent}.")
-        found = list(cases(args.quick, args.device))
+        half = multiplies_bfloat16(args.device)
+        found = [case for case in cases(args.quick, args.device) if half or case.precision == "32"]
         measure(found, rounds)
         rows = rows_of(found)
         print(table(rows))
         memory = {}
         if not args.quick:
-            memory = {code: peak_memory(code, args.device) for code in ("plain loop", "ours", "ours bf16")}
+            memory = {code: peak_memory(code, args.device) for code in ("plain loop", "ours", *["ours bf16"] * half)}
             said = ", ".join(f"{code} {mib:,.0f} MiB" for code, mib in memory.items())
             print(f"\nPeak memory of a process that trains at the real size (eos_onward, recursive): {said}.")
         print(
@@ -360,6 +356,8 @@ def main() -> int:
         )
         if args.device == "cpu":
             print("A share above 100 %: oneDNN's products with packed weights beat the plain 2048³ ones.")
+            if not half:
+                print("This CPU has no products in bfloat16, so none were measured.")
             print("CUDA, and training as CUDA graphs: not measured here (python -m deproj.bench --device cuda).")
         report = {"machine": machine(args.device), "rounds": rounds, "rows": [asdict(row) for row in rows]}
         write_whole(args.out, json.dumps(report | {"peak_memory_mib": memory}, indent=2) + "\n")

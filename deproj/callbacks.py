@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from deproj.encoder import TextEncoder
+from deproj.files import kept, replacing
+from deproj.interruption import Interrupted, Interruption
+from deproj.loggers import Dashboard, Picture, picture_name
 from deproj.module import DeprojectorModule
 from deproj.prompts import COMPOSED, SINGLE
-from deproj.render import Renderer, save_image, sheet
+from deproj.render import Renderer, enlarged, save_image, sheet
 
-__all__ = ["BenchmarkSheet", "RunCheckpoint"]
+__all__ = ["BenchmarkSheet", "RunCheckpoint", "StopOnSignal", "WholeCheckpoints"]
 
 PROMPTS = SINGLE + COMPOSED
 #: A composed prompt is drawn from the same noise as its plain one.
@@ -29,50 +34,85 @@ class BenchmarkSheet(pl.Callback):
     """Draws the six benchmark prompts every n epochs, with the same seeds every time.
 
     A sheet has two rows, the true states of the prompts as plain text and this run's, and is written to
-    ``sheets/`` and to the loggers. Only rank zero draws; the others wait for it.
+    ``sheets/`` and shown on the dashboards, as are the pictures one by one. Rank zero alone has this callback; the others
+    wait for it in their next step.
 
     Args:
         folder: of the run.
         label: of this run's row.
         every: epochs between sheets.
+        cache: folder of the first row's pictures, which all runs share.
     """
 
-    def __init__(self, encoder: TextEncoder, renderer: Renderer, folder: Path, label: str, every: int) -> None:
-        self.renderer, self.folder, self.label, self.every = renderer, folder, label, every
+    def __init__(self, encoder: TextEncoder, renderer: Renderer, folder: Path, label: str, every: int, cache: Path) -> None:
+        self.encoder, self.renderer, self.folder, self.label, self.every = encoder, renderer, folder, label, every
         self.embedding = encoder.compose(PROMPTS)
-        self.true_states = encoder(PROMPTS).states
-        self.reference: Tensor | None = None  # the first row, drawn once
+        self.cache = cache
+        self.reference: Tensor | None = None  # the first row
         self.seconds = 0.0  # spent on drawing
 
-    def draw(self, model: DeprojectorModule, path: Path) -> Image.Image:
-        """Draws a sheet and writes it to `path`."""
+    def draw(self, model: DeprojectorModule, path: Path) -> tuple[Image.Image, Tensor]:
+        """Draws a sheet and writes it to `path`; gives it and the pictures of this run's row, (6, height, width, 3) uint8."""
         start = time.monotonic()
-        states = model.model.generate(self.embedding.to(model.device)).to(self.true_states)
-        if self.reference is None:  # both rows in one batch
-            pictures = self.renderer(torch.cat([self.true_states, states]), SEEDS * 2)
-            self.reference, pictures = pictures[: len(PROMPTS)], pictures[len(PROMPTS) :]
-        else:
-            pictures = self.renderer(states, SEEDS)
+        if self.reference is None:
+            self.reference = self.first_row()
+        states = model.model.generate(self.embedding.to(model.device))
+        pictures = self.renderer(states, SEEDS)
         image = sheet({"no deprojector": self.reference, self.label: pictures}, PROMPTS)
         save_image(image, path)
         self.seconds += time.monotonic() - start
-        return image
+        return image, pictures
+
+    def first_row(self) -> Tensor:
+        """Pictures of the true states, (6, height, width, 3) uint8, drawn once for all runs."""
+        made_from = repr((self.encoder.hash, self.renderer.hash, PROMPTS, SEEDS))
+        path = self.cache / f"benchmark-{hashlib.sha256(made_from.encode()).hexdigest()[:20]}.safetensors"
+        states = self.encoder(PROMPTS).states
+        return kept(path, lambda: {"pictures": self.renderer(states, SEEDS)}, "the benchmark pictures of the true states")[
+            "pictures"
+        ]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DeprojectorModule)
         epoch = trainer.current_epoch + 1
         if epoch % self.every:
             return
-        if trainer.is_global_zero:
-            image = self.draw(module, self.folder / "sheets" / f"epoch-{epoch:03d}.png")
-            for logger in trainer.loggers:
-                log_image(logger, "benchmark", image, trainer.global_step)
-        trainer.strategy.barrier("benchmark sheet")
+        image, pictures = self.draw(module, self.folder / "sheets" / f"epoch-{epoch:03d}.png")
+        shown = self.shown(image, pictures, epoch)
+        for logger in trainer.loggers:
+            if isinstance(logger, Dashboard):
+                logger.pictures(shown, epoch, trainer.global_step)
+
+    def shown(self, image: Image.Image, pictures: Tensor, epoch: int) -> dict[str, Picture]:
+        """A sheet and its pictures by name, with captions; the true states' pictures with a run's first sheet only."""
+        columns = " · ".join(PROMPTS)
+        shown = {"benchmark": (image, f"epoch {epoch}; above: no deprojector; below: {self.label}; columns: {columns}")}
+        rows = {("pictures", f"{self.label}, epoch {epoch}"): pictures}
+        if epoch == self.every and self.reference is not None:
+            rows["true_states", "no deprojector"] = self.reference
+        for (section, caption), row in rows.items():
+            for prompt, picture in zip(PROMPTS, row, strict=True):
+                shown[f"{section}/{picture_name(prompt)}"] = (enlarged(picture), f"{prompt}: {caption}")
+        return shown
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints, in a run's folder that may have been moved since: Lightning forgets the best score
-    of a run that is resumed in another place, and would then overwrite the best checkpoint with a worse one."""
+    """``best.ckpt``, of the epoch with the least held-out loss, and ``last.ckpt``, of every epoch.
+
+    Lightning's own last checkpoint is of the last epoch that was also the best, and its best score is forgotten when a
+    run is resumed in a folder that has been moved: it would then overwrite the best checkpoint with a worse one.
+
+    Args:
+        folder: of both.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val/loss", enable_version_counter=False)
+        self.last = folder / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        trainer.save_checkpoint(self.last)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         before, now = str(state_dict["dirpath"]), str(self.dirpath)
@@ -81,9 +121,52 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(moved)
 
 
-def log_image(logger: object, name: str, image: Image.Image, step: int) -> None:
-    """Hands a picture to a logger that takes pictures."""
-    if isinstance(logger, pl.loggers.WandbLogger):
-        logger.log_image(name, [image], step=None, caption=["rows: no deprojector, this run"])
-    elif isinstance(logger, pl.loggers.TensorBoardLogger):
-        logger.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all. Lightning's own way goes through the system's folder for temporary files,
+    from which, on another disk, a file is copied and not renamed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class StopOnSignal(pl.Callback):
+    """Stops training after the batch in which a signal came, with a checkpoint of that very step.
+
+    Args:
+        checkpoint: that a resumed run goes on from.
+    """
+
+    def __init__(self, interruption: Interruption, checkpoint: Path) -> None:
+        self.interruption, self.checkpoint = interruption, checkpoint
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.interruption.install()  # Lightning has put its own in their place
+        self.interruption.patient = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        # after the last batch of an epoch come validation and the epoch's own checkpoint
+        if not trainer.is_last_batch and self.stopping(trainer):
+            trainer.save_checkpoint(self.checkpoint)
+            self.stop()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.stopping(trainer):
+            self.stop()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.interruption.patient = False
+        if self.stopping(trainer):
+            self.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self.interruption.patient = False
+
+    def stopping(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come, to any process."""
+        here = self.interruption.received is not None
+        return trainer.strategy.reduce_boolean_decision(here, all=False) if trainer.world_size > 1 else here
+
+    def stop(self) -> None:
+        raise Interrupted(self.interruption.received or signal.SIGTERM)

@@ -1,176 +1,42 @@
-"""Samples, their cache on disk, and the data module.
-
-A cache is a folder of flat arrays read through memory maps, and `header.json`: what it was made
-from (hashes of encoder, prompts, settings) and the shapes. It is written beside its place and renamed
-when it is whole. Every row carries a checksum that is verified whenever the row is read. It depends
-on neither selection nor feed, so all settings share it.
-"""
+"""Batches of samples: their order, each process's part of them, and the data module."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-import os
-import shutil
-import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
+from deproj.cache import KEEPS, CachedSamples, Rows, build_cache
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError
-from deproj.prompts import Mix, PromptSource, Sample
+from deproj.prompts import Mix, PromptSource
 from deproj.selection import PLACES, TokenSelection
 
-__all__ = ["CachedSamples", "Rows", "SamplesModule", "build_cache"]
-
-#: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
-VERSION = 1
+__all__ = ["DataSettings", "EpochOrder", "SamplesModule", "Shard", "sorting_pays"]
 
 
-class Rows(NamedTuple):
-    """A batch of samples: embedding (B, D), states by position (B, 77, D), both float32, length (B,) int64."""
+class Shard(Dataset[Rows]):
+    """A process's part of every batch: indexed with the rows of a whole batch, it reads every n-th of them.
 
-    embedding: Tensor
-    states: Tensor
-    length: Tensor
-
-
-class CachedSamples(Dataset[Rows]):
-    """Samples of a cache folder; indexed with a list of rows it gives a `Rows`.
-
-    Raises:
-        UserError: for a folder that is no cache, or one that is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.header: dict[str, Any] = json.loads((folder / "header.json").read_text())
-            n, width = int(self.header["rows"]), int(self.header["width"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
-        self.rows, self.width = n, width
-        shapes = {"states": (n, PLACES, width), "embedding": (n, width), "length": (n,), "checksum": (n,)}
-        self.arrays: dict[str, np.ndarray] = {}
-        for name, shape in shapes.items():
-            path, dtype = folder / f"{name}.bin", np.dtype(DTYPES[name])
-            expected = int(np.prod(shape)) * dtype.itemsize
-            if not path.is_file() or path.stat().st_size != expected:
-                raise self._damaged(f"{path.name} is not the {expected} bytes it should be")
-            # as a plain array: indexing one row of a memmap costs 70 µs
-            self.arrays[name] = np.asarray(np.memmap(path, dtype, "r", shape=shape))
-
-    def _damaged(self, why: str) -> UserError:
-        return UserError(f"the cache {self.folder} is damaged: {why}. Delete the folder; it will be made again.")
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, rows: Sequence[int]) -> Rows:
-        index = np.asarray(rows)
-        states, embedding = self.arrays["states"][index], self.arrays["embedding"][index]
-        length = self.arrays["length"][index]
-        for k, row in enumerate(rows):
-            if row_checksum(states[k], embedding[k], length[k]) != self.arrays["checksum"][row]:
-                raise self._damaged(f"row {row} does not match its checksum")
-        return Rows(
-            torch.from_numpy(embedding.astype(np.float32)),
-            torch.from_numpy(states.astype(np.float32)),
-            torch.from_numpy(length.astype(np.int64)),
-        )
-
-
-#: States are kept in float16, as Stable Diffusion's weights are; sums of embeddings in float32.
-DTYPES = {"states": "<f2", "embedding": "<f4", "length": "<i2", "checksum": "<u4"}
-
-
-def row_checksum(states: np.ndarray, embedding: np.ndarray, length: np.ndarray) -> int:
-    return zlib.crc32(length.tobytes(), zlib.crc32(embedding.tobytes(), zlib.crc32(states.tobytes())))
-
-
-def build_cache(
-    root: Path, key: dict[str, Any], samples: Iterator[Sample], count: int, encoder: TextEncoder, title: str
-) -> CachedSamples:
-    """Opens the cache of a key, encoding the samples first where there is none.
+    Together the processes see the batch that one process would see.
 
     Args:
-        root: folder of all caches.
-        key: what the samples depend on; its hash names the folder.
-        samples: `count` samples, drawn from only where they must be encoded.
-        title: of the progress bar.
-
-    Raises:
-        UserError: where the cache is damaged, or cannot be written.
+        rank, world: the number of this process, and how many there are.
     """
-    key = {"version": VERSION, "encoder": encoder.hash, "rows": count, "width": encoder.width, **key}
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
-    folder = root / name
-    if folder.exists():
-        cached = CachedSamples(folder)
-        if all(cached.header.get(k) == v for k, v in key.items()):
-            return cached
-        shutil.rmtree(folder)  # made from something else under this name: made again
-    part = root / f"{name}.part{os.getpid()}"
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        truncated = write_arrays(part, samples, count, encoder, title)
-        (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n")
-        try:
-            os.rename(part, folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster with the same samples
-                raise
-    except OSError as error:
-        raise UserError(
-            f"the cache cannot be written to {root}: {error.strerror}. Set data.cache= to a folder with room."
-        ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return CachedSamples(folder)
 
+    def __init__(self, samples: CachedSamples, rank: int, world: int) -> None:
+        self.samples, self.rank, self.world = samples, rank, world
 
-def write_arrays(part: Path, samples: Iterator[Sample], count: int, encoder: TextEncoder, title: str) -> int:
-    """Encodes samples into the arrays of a folder; returns how many wholes were truncated."""
-    truncated, step = 0, 50  # larger chunks of states don't fit a CPU's caches
-    empty = encoder.empty.embedding[0].float()
-    files = {name: (part / f"{name}.bin").open("wb") for name in DTYPES}
-    try:
-        bar = tqdm(total=count, desc=title, unit="sample", disable=not sys.stderr.isatty() and count < 1000, mininterval=1)
-        while chunk := list(itertools.islice(samples, step)):
-            encoded = encoder([sample.whole for sample in chunk])
-            truncated += int(encoded.truncated.sum())
-            embedding = encoded.embedding.float()
-            mixed = [k for k, sample in enumerate(chunk) if len(sample.parts) > 1]
-            if mixed:
-                parts = [part for k in mixed for part in chunk[k].parts]
-                added = (encoder.embed(parts).float() - empty).reshape(len(mixed), 2, -1).sum(1) + empty
-                embedding[mixed] = added
-            arrays = {
-                "states": encoded.states.float().cpu().numpy().astype(DTYPES["states"]),
-                "embedding": embedding.cpu().numpy().astype(DTYPES["embedding"]),
-                "length": encoded.length.cpu().numpy().astype(DTYPES["length"]),
-            }
-            sums = [row_checksum(*row) for row in zip(arrays["states"], arrays["embedding"], arrays["length"], strict=True)]
-            arrays["checksum"] = np.array(sums, DTYPES["checksum"])
-            for name, array in arrays.items():
-                files[name].write(array.tobytes())
-            bar.update(len(chunk))
-        bar.close()
-    finally:
-        for file in files.values():
-            file.close()
-    return truncated
+    def __getitem__(self, rows: Sequence[int]) -> Rows:
+        mine = rows[self.rank :: self.world]
+        # where there are fewer rows than processes, one computes a row that doesn't count
+        return self.samples[mine or rows[:1]]._replace(share=len(mine) / len(rows), whole=len(rows))
 
 
 class EpochOrder(Sampler[list[int]]):
@@ -188,12 +54,14 @@ class EpochOrder(Sampler[list[int]]):
     Args:
         seed: None for the rows as they stand.
         lengths: (rows,), or None for batches regardless of length.
+        done: batches of all epochs that a run which goes on has seen: the epoch in which it stopped begins after them.
     """
 
     WINDOW = 20
 
-    def __init__(self, rows: int, batch_size: int, seed: int | None, lengths: np.ndarray | None = None) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int | None, lengths: np.ndarray | None = None, done: int = 0) -> None:
         self.rows, self.batch_size, self.seed, self.lengths, self.epoch = rows, batch_size, seed, lengths, 0
+        self.stopped_in, self.seen = divmod(done, len(self))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -213,12 +81,13 @@ class EpochOrder(Sampler[list[int]]):
                     window = order[start : min(start + self.WINDOW * size, whole)]
                     window[:] = window[np.argsort(self.lengths[window], kind="stable")]
                 batches[: whole // size] = random.permutation(whole // size).tolist()
-        for batch in batches:
+        for batch in batches[self.seen if self.epoch == self.stopped_in else 0 :]:
             yield order[batch * size : (batch + 1) * size].tolist()
 
 
 def sorting_pays(selection: TokenSelection, lengths: np.ndarray, batch_size: int) -> bool:
     """Whether batches of like lengths save at least a quarter of the places that a selection computes."""
+    lengths = lengths[: 10 * EpochOrder.WINDOW * batch_size]  # enough to tell
 
     def places(sorted_by: np.ndarray | None) -> int:
         order = EpochOrder(len(lengths), batch_size, 0, sorted_by)
@@ -239,6 +108,7 @@ class DataSettings:
         held_out: held-out samples.
         batch_size: of training.
         like_lengths: whether batches are of like lengths: True, False, or "auto" for where it saves much.
+        keep: what the cache keeps of a sample: its states, or its tokens, from which the states are encoded for every batch.
         cache: folder of all caches.
         seed: of the samples, apart from the run's own, so that runs of several seeds share a cache.
     """
@@ -253,6 +123,7 @@ class DataSettings:
     like_lengths: bool | str
     cache: str
     seed: int
+    keep: str = "states"
 
     def __post_init__(self) -> None:
         for name in ("size", "held_out", "batch_size"):
@@ -261,16 +132,33 @@ class DataSettings:
                 raise UserError(f"data.{name} is a whole number of at least 1; got {value!r}.")
         if self.like_lengths not in (True, False, "auto"):
             raise UserError(f"data.like_lengths is true, false or auto; got {self.like_lengths!r}.")
+        if self.keep not in KEEPS:
+            raise UserError(f"data.keep is {' or '.join(KEEPS)}; got {self.keep!r}.")
 
 
 class SamplesModule(pl.LightningDataModule):
-    """Training and held-out samples of a source, encoded once and kept in the cache."""
+    """Training and held-out samples of a source, kept in the cache.
+
+    Args:
+        seed: of the order of the batches.
+        steps_done: by the run that goes on.
+        rank, world: the number of this process, and how many there are; each gets its part of every batch.
+    """
 
     def __init__(
-        self, settings: DataSettings, source: PromptSource, encoder: TextEncoder, selection: TokenSelection, seed: int
+        self,
+        settings: DataSettings,
+        source: PromptSource,
+        encoder: TextEncoder,
+        selection: TokenSelection,
+        seed: int,
+        steps_done: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         super().__init__()
         self.settings, self.source, self.encoder, self.selection, self.seed = settings, source, encoder, selection, seed
+        self.steps_done, self.rank, self.world = steps_done, rank, world
         self.train: CachedSamples | None = None
         self.held_out: CachedSamples | None = None
 
@@ -279,7 +167,7 @@ class SamplesModule(pl.LightningDataModule):
             return
         s = self.settings
         mix = Mix(s.split, s.combine)
-        key = {"source": self.source.fingerprint, "mix": asdict(mix)}
+        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": asdict(mix)}
 
         def fits(text: str) -> bool:
             return not bool(self.encoder.tokenize([text])[1][0])
@@ -288,19 +176,23 @@ class SamplesModule(pl.LightningDataModule):
         held_out = mix.testing(self.source, s.held_out, fits)
         root = Path(s.cache)
         self.held_out = build_cache(root, key | {"part": "held-out"}, held_out, s.held_out, self.encoder, "held-out samples")
-        self.train = build_cache(root, key | {"part": "train", "seed": s.seed}, samples, s.size, self.encoder, "samples")
+        drawn = key | {"part": "train", "seed": s.seed}
+        self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep)
         if cut := self.train.header["truncated"]:
             print(f"{cut} of {s.size} training texts were longer than {PLACES} tokens and were truncated.")
 
     def train_dataloader(self) -> DataLoader[Rows]:
         assert self.train is not None
-        batch_size, lengths = self.settings.batch_size, self.train.arrays["length"]
+        batch_size, lengths = self.settings.batch_size, self.train.length
         sort = self.settings.like_lengths
         if sort == "auto":
             sort = sorting_pays(self.selection, lengths, batch_size)
-        order = EpochOrder(len(self.train), batch_size, self.seed, lengths if sort else None)
-        return DataLoader(self.train, sampler=order, batch_size=None)
+        order = EpochOrder(len(self.train), batch_size, self.seed, lengths if sort else None, self.steps_done)
+        return self.loader(self.train, order)
 
     def val_dataloader(self) -> DataLoader[Rows]:
         assert self.held_out is not None
-        return DataLoader(self.held_out, sampler=EpochOrder(len(self.held_out), 200, None), batch_size=None)
+        return self.loader(self.held_out, EpochOrder(len(self.held_out), 200, None))
+
+    def loader(self, samples: CachedSamples, order: EpochOrder) -> DataLoader[Rows]:
+        return DataLoader(Shard(samples, self.rank, self.world), sampler=order, batch_size=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from deproj.errors import UserError
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
-LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 __all__ = ["LOAD_ERRORS", "Encoded", "TextEncoder", "locate"]
 
@@ -253,4 +254,6 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
 
 
 def first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's advice would be to load it all the same
+        return "its weights are a pickle that holds more than weights, which is not opened; take a safetensors copy."
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -28,7 +28,9 @@ def user_error_of(error: BaseException, folder: object = None) -> UserError | No
     if isinstance(error, OSError) and error.errno in DISK:
         return UserError(f"{error.strerror}: {folder or error.filename or 'while writing'}. Make room or name another folder.")
     # torch.save and safetensors don't raise OSError when the disk is full
-    if "PytorchStreamWriter" in str(error) or (type(error).__name__ == "SafetensorError" and "space" in str(error)):
+    if any(part in str(error) for part in ("PytorchStreamWriter", "inline_container")) or (
+        type(error).__name__ == "SafetensorError" and "space" in str(error)
+    ):
         return UserError("the weights could not be written; is the disk full? What was written before is kept.")
     return None
 
@@ -40,6 +42,9 @@ def run_command(command: Callable[[], None]) -> int:
     """
     try:
         command()
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
     except Exception as error:
         if (told := user_error_of(error)) is None:
             raise

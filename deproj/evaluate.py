@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.errors import UserError, run_command
-from deproj.run import build, open_source, quiet_libraries, write_whole
+from deproj.files import write_whole
+from deproj.run import build, finished, open_source, quiet_libraries
 from deproj.settings import compose_config, foreign_classes, read_config, settings
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def main() -> int:
 
 def evaluate_runs(args: argparse.Namespace) -> None:
     from deproj.model import Deprojector
+    from deproj.results import describe
     from deproj.selection import TokenSelection
 
     quiet_libraries()
@@ -134,6 +136,9 @@ def evaluate_runs(args: argparse.Namespace) -> None:
         result = evaluator(model, build(config["selection"], TokenSelection, "selection"))
         path = run / ("evaluation-mean.json" if args.compose_mean else "evaluation.json")
         write_whole(path, json.dumps(result) + "\n")
+        if not args.compose_mean and (done := finished(run)):
+            describe(model, run, done)
+            model.save_pretrained(run / "deprojector")  # its card tells these numbers
         results[run.as_posix()] = result
         print(f"Wrote {path} ({time.monotonic() - start:.0f} s).")
     print(table(results))

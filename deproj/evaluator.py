@@ -51,7 +51,7 @@ def prompts_of_file(path: Path, source: PromptSource) -> list[str]:
         raise UserError(f"{path} cannot be read: {error}.") from None
     if len(texts) < 2:
         raise UserError(f"{path} holds {len(texts) or 'no'} prompts; two different ones are needed at least.")
-    if seen := [text for text in texts if source.trained_on(text)]:
+    if seen := source.trained_on(texts):
         raise UserError(
             f"{len(seen)} of the {len(texts)} prompts of {path} are among the training prompts, such as {seen[0]!r}; "
             "take them out."

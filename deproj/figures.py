@@ -29,15 +29,23 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
+def legend(figure: Figure) -> None:
+    """One for all panels, above them."""
+    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+    figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, **place)
+
+
 def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
     """Fidelity against noise, a point a setting, its bars the intervals."""
     measure = "fidelity" if "fidelity" in rows[0]["values"] else "clip score"
+    measured: dict[tuple[str, str], dict[str, Any]] = {(row["setting"], row["prompts"]): row["values"] for row in rows}
     figure = Figure(figsize=(9, 4))
     drawn = 0
     for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), KINDS, strict=True):
         for number, setting in enumerate(found):
-            (row,) = [r for r in rows if r["setting"] == setting.label and r["prompts"] == kind]
-            x, y = row["values"].get("noise"), row["values"].get(measure)
+            values = measured.get((setting.label, kind), {})
+            x, y = values.get("noise"), values.get(measure)
             if x is None or y is None:
                 continue
             bars = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
@@ -50,8 +58,7 @@ def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
         axis.grid(alpha=0.3)
     if not drawn:
         return None
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    legend(figure)
     return svg(figure)
 
 
@@ -60,6 +67,8 @@ def by_place(found: list[Setting]) -> str:
     figure = Figure(figsize=(9, 3.6))
     for axis, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
         for number, setting in enumerate(found):
+            if kind not in setting.kinds:
+                continue
             mean = np.mean([evaluation["by_place"][kind] for evaluation in setting.evaluations], 0)
             line = {"color": colour(number), "lw": 1.3, "ls": "--" if setting.baseline else "-"}
             axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
@@ -68,8 +77,7 @@ def by_place(found: list[Setting]) -> str:
         axis.set_ylabel("mean squared error of the state")
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    legend(figure)
     return svg(figure)
 
 
@@ -77,7 +85,7 @@ def curves(found: list[Setting]) -> str | None:
     """Held-out free-running loss by epoch, a panel a selection, since losses of different ones cannot be compared."""
     panels: dict[str, list[tuple[int, Setting]]] = {}
     for number, setting in enumerate(found):
-        if not setting.baseline:
+        if not setting.baseline and setting.kinds == KINDS:  # else the same runs, measured in another way
             panels.setdefault(setting.results[0].config["choices"]["selection"], []).append((number, setting))
     if not panels:
         return None

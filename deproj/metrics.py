@@ -7,7 +7,6 @@ a ratio of sums over prompts, Σ aᵢ / Σ bᵢ (a mean has b = 1), so that one 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deproj.files import kept
 from deproj.render import Renderer
 from deproj.selection import PLACES, Plan
 
@@ -131,16 +131,13 @@ class World:
     @classmethod
     def of(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int], key: dict[str, Any], cache: Path) -> World:
         """Computes it, or takes it from the cache folder, where `key` names what it was made from."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
-
         digest = hashlib.blake2b(repr((sorted(key.items()), renderer.hash, list(seeds))).encode(), digest_size=10)
         path = cache / f"{digest.hexdigest()}.safetensors"
-        if path.is_file():
-            try:
-                return cls(**load_file(path))
-            except (SafetensorError, TypeError):
-                path.unlink()  # damaged: made again
+        return cls(**kept(path, lambda: vars(cls.drawn(renderer, states, seeds)), "the pictures from the true states"))
+
+    @classmethod
+    def drawn(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int]) -> World:
+        """Computes it."""
         parts = []
         for start in range(0, len(states), renderer.chunk):
             part = states[start : start + renderer.chunk]
@@ -151,12 +148,7 @@ class World:
             below = (without - noise).double().square().sum((0, 2, 3, 4))
             parts.append((pictures, latents, noise, below))
         pictures_all, below_all = torch.cat([p[0] for p in parts]), torch.cat([p[3] for p in parts])
-        world = cls(pictures_all, torch.cat([p[1] for p in parts], 1), steps, torch.cat([p[2] for p in parts], 1), below_all)
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".tmp{os.getpid()}")
-        save_file({name: value.contiguous() for name, value in vars(world).items()}, temporary)
-        temporary.replace(path)
-        return world
+        return cls(pictures_all, torch.cat([p[1] for p in parts], 1), steps, torch.cat([p[2] for p in parts], 1), below_all)
 
 
 def conditioning_error(renderer: Renderer, world: World, states: Tensor) -> Measure:

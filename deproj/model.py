@@ -14,17 +14,20 @@ stored SOS state and 76 predictions.
 from __future__ import annotations
 
 import json
-import os
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deproj.distance import EmbeddingDistance
 from deproj.errors import UserError
+from deproj.files import replacing, write_whole
+from deproj.hub import locate_model, model_card, upload
 from deproj.recurrence import Buffers, Variant, Weights, unroll
 from deproj.selection import PLACES
 
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Deprojector", "LSTMConfig", "LSTMDeprojector", "MLPConfig", "MLPDeprojector"]
 
+T = TypeVar("T")
+#: Kinds whose classes stand in `deproj.combine`.
+COMBINED = ("ensemble", "splice")
 H0_ADDED = ("both", "carried", "put_out", "neither")
 
 
@@ -42,10 +48,12 @@ class Deprojector(nn.Module):
     Attributes:
         kind: names the class in ``config.json``.
         config: sizes and variant, an instance of `config_class`.
-        provenance: what it was trained on and how: the encoder's hash, selection, feed. Saved with it.
+        provenance: what it was trained on and how: the encoder's hash, selection, feed, and what came of it. Saved with it.
+        sheet: PNG of the benchmark prompts, which its card shows, or None.
         sos: the encoder's state at SOS, (D,), the same for every prompt.
         deprojection: inverse of CLIP's text projection, (D, D), or None where no projection was known.
         final_norm: the encoder's, frozen, which every state has been through.
+        distance: of embeddings to those that it was trained on, or None where that was not kept.
     """
 
     kind: ClassVar[str]
@@ -54,6 +62,8 @@ class Deprojector(nn.Module):
     provenance: dict[str, Any]
     sos: Tensor
     deprojection: Tensor | None
+    sheet: bytes | None = None
+    distance: EmbeddingDistance | None
 
     def __init__(self, config: Any, projected: bool = True, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -62,6 +72,7 @@ class Deprojector(nn.Module):
         self.register_buffer("sos", torch.zeros(config.width))
         self.register_buffer("deprojection", torch.eye(config.width) if projected else None)
         self.final_norm = nn.LayerNorm(config.width, config.layer_norm_eps).requires_grad_(False)
+        self.distance = None
 
     @abstractmethod
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
@@ -71,6 +82,24 @@ class Deprojector(nn.Module):
             embedding: (B, D).
             fed: the previous state of every place, (B, places, D); by default the model's own output.
         """
+
+    def start(self, embedding: Tensor) -> Any:
+        """What `step` needs before the first place, of embeddings (B, D)."""
+        return embedding, []
+
+    def step(self, state: Any, fed: Tensor) -> tuple[Tensor, Any]:
+        """One place of `unroll`, for what is fed place by place: here by unrolling anew, to be overridden by what is quicker.
+
+        Args:
+            state: of `start` or of the step before.
+            fed: previous state of the sequence, (B, D), zeros at the start.
+
+        Returns:
+            The prediction, (B, D), and the state for the next step.
+        """
+        embedding, before = state
+        before = [*before, fed]
+        return self.unroll(embedding, len(before), torch.stack(before, 1))[:, -1], (embedding, before)
 
     @torch.no_grad()
     def generate(self, embedding: Tensor, from_projected: bool = False, places: int = PLACES) -> Tensor:
@@ -115,30 +144,87 @@ class Deprojector(nn.Module):
             self.deprojection.copy_(encoder.deprojection)
         self.provenance["encoder"] = encoder.hash
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` (float32), each whole or not at all."""
+    def stored(self) -> dict[str, Any]:
+        """What ``config.json`` holds: kind, sizes, variant and provenance."""
+        config = {"model_type": self.kind, **asdict(self.config), "projected": self.deprojection is not None}
+        return config | {"provenance": self.provenance}
+
+    @classmethod
+    def of_config(cls, stored: dict[str, Any]) -> Self:
+        """An untrained model from what ``config.json`` holds.
+
+        Raises:
+            UserError: for a kind that this class doesn't load.
+            KeyError, TypeError: for what is no such content.
+        """
+        if stored["model_type"] in COMBINED:
+            import deproj.combine  # noqa: F401  (it stands below, and makes its kinds known)
+        wanted = kinds(cls)
+        if stored["model_type"] not in wanted:
+            raise UserError(f"holds a model of type {stored['model_type']!r}; this class loads: {', '.join(wanted)}.")
+        made = wanted[stored["model_type"]]
+        sizes = {field.name: stored[field.name] for field in fields(made.config_class)}
+        return made(made.config_class(**sizes), bool(stored["projected"]), dict(stored["provenance"]))
+
+    def save_pretrained(self, folder: str | Path, repo_id: str | None = None) -> None:
+        """Writes ``config.json``, ``model.safetensors`` (float32) and a model card, ``README.md``, each whole or not at all.
+
+        Args:
+            repo_id: hub id that the card names the model by; by default the folder's name.
+        """
         from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": self.kind, **asdict(self.config), "projected": self.deprojection is not None}
-        config["provenance"] = self.provenance
-        state = {name: value.detach().float().cpu().contiguous() for name, value in self.state_dict().items()}
-        weights = folder / "model.safetensors.tmp"
-        try:
+        config, state = self.stored(), self.state_dict()
+        if self.distance is not None:
+            state |= {f"distance.{name}": value for name, value in self.distance.named_buffers()}
+        state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
+        with replacing(folder / "model.safetensors") as weights:
             save_file(state, weights)
-            os.replace(weights, folder / "model.safetensors")
-            (folder / "config.json.tmp").write_text(json.dumps(config, indent=2) + "\n")
-            os.replace(folder / "config.json.tmp", folder / "config.json")
-        finally:
-            weights.unlink(missing_ok=True)
+        write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        if self.sheet is not None:
+            with replacing(folder / "sheet.png") as picture:
+                picture.write_bytes(self.sheet)
+        write_whole(folder / "README.md", model_card(config, repo_id or folder.name, self.sheet is not None))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload deprojector",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Uploads what `save_pretrained` writes to the Hub, as transformers' models do.
+
+        Args:
+            repo_id: ``owner/name``, or ``name`` for one's own; made where there is none.
+            private: whether a new repository is private; by default as the owner has set.
+            token: by default that of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            UserError: where the Hub refuses or can't be reached.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id)
+            options = {"commit_description": commit_description, "revision": revision, "create_pr": create_pr}
+            return upload(Path(folder), repo_id, commit_message, private, token, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
+    def from_pretrained(cls, source: str | Path, encoder: TextEncoder | None = None, *, revision: str | None = None) -> Self:
         """Loads what `save_pretrained` wrote, without Lightning or Hydra; on `Deprojector` itself, any kind.
 
         Args:
+            source: the folder, a run's folder, the short name of a shipped model, or a hub id.
             encoder: the encoder it will be used with; one that it was not trained on is refused.
+            revision: branch, tag or commit on the Hub.
 
         Raises:
             UserError: for a folder that holds no deprojector, one that is damaged, or another encoder's.
@@ -146,25 +232,24 @@ class Deprojector(nn.Module):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(folder)
+        folder = locate_model(source, revision)
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
         try:
-            stored = json.loads((folder / "config.json").read_text())
-            kind = stored["model_type"]
-            wanted = {c.kind: c for c in (cls, *cls.__subclasses__()) if hasattr(c, "kind")}
-            if kind not in wanted:
-                raise UserError(f"{folder} holds a model of type {kind!r}; this class loads: {', '.join(wanted)}.")
-            sizes = {field.name: stored[field.name] for field in fields(wanted[kind].config_class)}
-            projected, provenance = bool(stored["projected"]), dict(stored["provenance"])
-            model = wanted[kind](wanted[kind].config_class(**sizes), projected, provenance)
+            model = cls.of_config(json.loads((folder / "config.json").read_text()))
             state = load_file(folder / "model.safetensors")
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+            kept = {name.removeprefix("distance."): state.pop(name) for name in list(state) if name.startswith("distance.")}
+            model.distance = EmbeddingDistance(**kept) if kept else None
+        except UserError as error:
+            raise UserError(f"{folder} {error}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise UserError(f"{folder} is damaged or no deprojector of ours: {type(error).__name__}: {error}.") from None
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
+        if (folder / "sheet.png").is_file():
+            model.sheet = (folder / "sheet.png").read_bytes()
         if encoder is not None:
             model.check_encoder(encoder, folder)
         return model.eval()
@@ -186,6 +271,12 @@ class Deprojector(nn.Module):
                 f"{source} was trained on another text encoder (hash {trained_on[:12]}, this one {encoder.hash[:12]}); "
                 "use the pipeline it was trained on."
             )
+
+
+def kinds(base: type[T]) -> dict[str, type[T]]:
+    """The classes in and under one that have a name in ``config.json``."""
+    own = {base.kind: base} if "kind" in vars(base) else {}  # type: ignore[attr-defined]
+    return own | {name: found for sub in base.__subclasses__() for name, found in kinds(sub).items()}
 
 
 @dataclass(frozen=True)
@@ -259,6 +350,19 @@ class LSTMDeprojector(Deprojector):
         added = self.config.h0_added
         variant = Variant(added in ("both", "carried"), added in ("both", "put_out"), self.config.layer_norm_eps)
         return unroll(weights, variant, h0, skip, places, fed, self.step_buffers)
+
+    def start(self, embedding: Tensor) -> Any:
+        h0 = self.h0(embedding)
+        return h0, torch.zeros_like(h0), h0, self.out_e(embedding) + embedding
+
+    def step(self, state: Any, fed: Tensor) -> tuple[Tensor, Any]:
+        h, c, h0, skip = state
+        added = self.config.h0_added
+        h, c = self.cell(self.x_norm(fed), (h, c))
+        c, normed = self.c_norm(c), self.h_norm(h)
+        h = normed + h0 if added in ("both", "carried") else normed
+        put_out = normed + h0 if added in ("both", "put_out") else normed
+        return self.final_norm(self.out_h(put_out) + self.out_x(fed) + skip), (h, c, h0, skip)
 
 
 @dataclass(frozen=True)

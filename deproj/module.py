@@ -6,10 +6,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from deproj.data import Rows
+from deproj.cache import Rows
 from deproj.errors import UserError
 from deproj.feed import FeedMode, Recursive
 from deproj.model import Deprojector
+from deproj.ranks import summed, world_size
 from deproj.selection import TokenSelection
 
 __all__ = ["DeprojectorModule", "weighted_loss"]
@@ -60,13 +61,14 @@ class DeprojectorModule(pl.LightningModule):
         return weighted_loss(prediction, target, plan.weight[:, 1:used], plan.weight.shape[1])
 
     def training_step(self, rows: Rows, index: int) -> Tensor:
-        loss = self.finite(self.loss(rows, self.feed), "the loss")
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
-        return loss
+        loss = self.loss(rows, self.feed) * rows.share
+        whole = self.finite(summed(loss), "the loss")
+        self.log("train/loss", whole, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
+        return loss * world_size()  # the gradients are averaged over the processes
 
     def validation_step(self, rows: Rows, index: int) -> None:
-        loss = self.finite(self.loss(rows, Recursive()), "the held-out free-running loss")
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(rows.length))
+        loss = self.finite(summed(self.loss(rows, Recursive()) * rows.share), "the held-out free-running loss")
+        self.log("val/loss", loss, prog_bar=True, batch_size=rows.whole or len(rows.length))
 
     def finite(self, loss: Tensor, name: str) -> Tensor:
         """The loss, unless it is NaN or infinite: that ends the run."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from deproj.compare import MEASURES, Estimate
-from deproj.figures import by_place, curves, scatter
 from deproj.prompts import COMPOSED, SINGLE
 from deproj.results import KINDS, ORDER, Setting, command_of
 
@@ -54,10 +53,11 @@ def page(
     against: Setting,
     drawn: list[str],
     seeds: int,
+    figures: dict[str, str],
     command: str,
     out: Path,
 ) -> str:
-    """The whole page."""
+    """The whole page; `figures` are SVG by title."""
     e = html.escape
     first = found[0].evaluations[0]
     parts = [
@@ -86,13 +86,8 @@ def page(
     ]
     for kind in KINDS:
         parts += [f"<h3>{kind.capitalize()} prompts</h3>", difference_table(rows, kind, against.label)]
-    for title, figure in (
-        ("Fidelity against noise", scatter(found, rows)),
-        ("Where in the sequence the error is", by_place(found)),
-        ("Learning curves", curves(found)),
-    ):
-        if figure:
-            parts += [f"<h2>{title}</h2>", f"<div class=wide>{figure}</div>"]
+    for title, figure in figures.items():
+        parts += [f"<h2>{title}</h2>", f"<div class=wide>{figure}</div>"]
     if left_out:
         listed = "".join(f"<li><code>{e(folder.as_posix())}</code>: {e(reason)}</li>" for folder, reason in left_out)
         parts += ["<h2>Not in the tables</h2>", f"<ul>{listed}</ul>"]

@@ -7,22 +7,23 @@ joining is the whole (combine).
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import itertools
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 from deproj.errors import UserError
 
 __all__ = [
     *("COMPOSED", "SINGLE", "FilePrompts", "GrammarPrompts", "HubPrompts", "Mix"),
-    *("PromptSource", "Sample", "open_prompts", "plain"),
+    *("ListedPrompts", "PromptSource", "Sample", "open_prompts", "plain"),
 ]
 
 SINGLE = ("cat maid", "1girl red hair blue eye black skirt", "1boy 1girl in class room")
@@ -60,9 +61,9 @@ class PromptSource(ABC):
     def testing(self, seed: int) -> Iterator[str]:
         """Endless held-out texts."""
 
-    def trained_on(self, text: str) -> bool:
-        """Whether a text may have been trained on."""
-        return not self.held_out(text)
+    def trained_on(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts that may have been trained on."""
+        return [text for text in texts if not self.held_out(text)]
 
     def composed(self, count: int, seed: int) -> list[str]:
         """Up to `count` different held-out texts with commas between their parts; without the commas they are held out too.
@@ -129,49 +130,218 @@ class GrammarPrompts(PromptSource):
         return grammar.held_out_prompts(count, 1_000_003 + seed, ", ")
 
 
-@dataclass(frozen=True)
+class Blocks(Protocol):
+    """Texts in blocks, each small enough for memory, which are read again and again."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sequence[str]: ...
+
+
 class ListedPrompts(PromptSource):
-    """A list of texts. A tenth, chosen by each text's own hash, is held out."""
+    """Texts of a file or data set, which may be larger than memory. A tenth, chosen by each text's own hash, is held out.
 
-    texts: tuple[str, ...]
-    name: str
+    Their order is a function of the seed: blocks are read in random order, and as many as hold `WINDOW` letters are
+    shuffled together. So a share of the texts comes from everywhere in the file, and no more than a window is in memory.
 
-    def __post_init__(self) -> None:
-        kept = sum(map(self.held_out, self.texts))
-        if kept == 0 or kept == len(self.texts):
+    Args:
+        blocks: of the texts.
+        name: for messages.
+
+    Raises:
+        UserError: where all texts are held out, or none.
+    """
+
+    WINDOW = 2_000_000
+
+    def __init__(self, blocks: Blocks, name: str) -> None:
+        self.blocks, self.name = blocks, name
+        count = kept = 0
+        digest = hashlib.blake2b(digest_size=16)
+        for text in self.texts():
+            count += 1
+            kept += self.held_out(text)
+            digest.update(text.encode() + b"\0")
+        self._digest = digest.hexdigest()
+        if not count:
+            raise UserError(f"{name} holds no texts.")
+        if kept in (0, count):
             raise UserError(
-                f"{self.name} has {len(self.texts)} texts, {kept} of them held out (a tenth, by hash); "
-                "both kinds are needed: give more texts."
+                f"{name} has {count} texts, {kept} of them held out (a tenth, by hash); both kinds are needed: give more texts."
             )
 
     @property
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for text in self.texts:
-            digest.update(text.encode() + b"\0")
-        return "list-" + digest.hexdigest()
+        return "blocks-" + self._digest
+
+    def texts(self) -> Iterator[str]:
+        """All texts, as they stand."""
+        for number in range(len(self.blocks)):
+            yield from self._read(number)
+
+    def _read(self, number: int) -> Iterator[str]:
+        return (text for line in self.blocks[number] if (text := line.strip()))
 
     def held_out(self, text: str) -> bool:
         words = words_of(text)
         return words in _BENCHMARK or hashlib.blake2b(words.encode()).digest()[0] * 10 < 256
 
-    def trained_on(self, text: str) -> bool:
-        return words_of(text) in self._words and not self.held_out(text)
+    def trained_on(self, texts: Iterable[str]) -> list[str]:
+        asked = {words_of(text): text for text in super().trained_on(texts)}
+        known = {words for text in self.texts() if (words := words_of(text)) in asked}
+        return [text for words, text in asked.items() if words in known]
 
-    @cached_property
-    def _words(self) -> set[str]:
-        return set(map(words_of, self.texts))
-
-    def _shuffled(self, texts: list[str], seed: int) -> Iterator[str]:
+    def _shuffled(self, wanted: Judge, seed: int) -> Iterator[str]:
         for turn in itertools.count():
-            random.Random(f"{seed} {turn}").shuffle(texts)
-            yield from texts
+            rng = random.Random(f"{seed} {turn}")
+            order = list(range(len(self.blocks)))
+            rng.shuffle(order)
+            window: list[str] = []
+            letters = 0
+            for number, block in enumerate(order, 1):
+                read = list(filter(wanted, self._read(block)))
+                window += read
+                letters += sum(map(len, read))
+                if letters >= self.WINDOW or number == len(order):
+                    rng.shuffle(window)
+                    yield from window
+                    window, letters = [], 0
 
     def training(self, seed: int) -> Iterator[str]:
-        return self._shuffled([text for text in self.texts if not self.held_out(text)], seed)
+        return self._shuffled(lambda text: not self.held_out(text), seed)
 
     def testing(self, seed: int) -> Iterator[str]:
-        return self._shuffled([text for text in self.texts if self.held_out(text)], seed)
+        return self._shuffled(self.held_out, seed)
+
+
+class Lines:
+    """Lines of a UTF-8 file from a byte on.
+
+    Attributes:
+        at: the byte after the last line that was read.
+    """
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        self.file, self.at = file, start
+        file.seek(start)
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.file:
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{self.file.name} is not UTF-8 (byte {self.at + error.start}); convert it first.") from None
+            self.at += len(line)
+            yield text
+
+
+class LinesBlocks:
+    """Blocks of about 64 KB of a ``.txt``, ``.csv`` or ``.jsonl`` file, whose first bytes are found by reading it once.
+
+    Args:
+        column: of the texts, None for ``.txt``.
+    """
+
+    SIZE = 1 << 16
+
+    def __init__(self, path: Path, column: str | None) -> None:
+        self.path, self.column = path, column
+        self.header: list[str] | None = None  # of a .csv
+        with path.open("rb") as file:
+            lines = Lines(file, len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)  # Excel's mark is no text
+            if path.suffix == ".csv":
+                try:
+                    self.header = next(csv.reader(iter(lines)), [])
+                except csv.Error as error:
+                    raise UserError(f"{path} is not CSV: {error}.") from None
+            self.starts = [lines.at]
+            for _ in self._records(lines):
+                if lines.at - self.starts[-1] >= self.SIZE:
+                    self.starts.append(lines.at)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, number: int, /) -> list[str]:
+        end = self.starts[number + 1] if number + 1 < len(self.starts) else None
+        texts = []
+        with self.path.open("rb") as file:
+            lines = Lines(file, self.starts[number])
+            for text in self._records(lines):
+                texts.append(text)
+                if end is not None and lines.at >= end:
+                    break
+        return texts
+
+    def _records(self, lines: Lines) -> Iterator[str]:
+        if self.column is None:
+            yield from lines
+            return
+        rows: Iterator[Any]
+        if self.header is not None:
+            if self.column not in self.header:
+                raise UserError(wrong_column(self.path, self.column, self.header))
+            rows = csv.DictReader(iter(lines), self.header)
+        else:
+            rows = (json.loads(line) for line in lines if line.strip())
+        try:
+            for row in rows:
+                if not isinstance(row, dict) or self.column not in row:
+                    raise UserError(wrong_column(self.path, self.column, row if isinstance(row, dict) else ()))
+                yield "" if row[self.column] is None else str(row[self.column])
+        except csv.Error as error:
+            raise UserError(f"{self.path} is not CSV: {error}.") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path} is not JSON in every line: {error}.") from None
+
+
+class ParquetBlocks:
+    """The row groups of a ``.parquet`` file."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
+        try:
+            self.file, self.column = parquet.ParquetFile(path), column
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise UserError(f"{path} cannot be read as parquet: {error}") from None
+        if column not in (names := self.file.schema_arrow.names):
+            raise UserError(wrong_column(path, column, names))
+
+    def __len__(self) -> int:
+        return int(self.file.num_row_groups)
+
+    def __getitem__(self, number: int, /) -> list[str]:
+        texts = self.file.read_row_group(number, columns=[self.column])[self.column].to_pylist()
+        return [str(text) for text in texts if text is not None]
+
+
+class HubBlocks:
+    """Every thousand rows of a data set on the Hub, its ``train`` split, which lies in memory maps."""
+
+    SIZE = 1000
+
+    def __init__(self, name: str, column: str) -> None:
+        try:
+            from datasets import load_dataset
+        except ImportError:
+            raise UserError("hub data sets need the package datasets: pip install 'deproj[data]'.") from None
+        try:
+            self.rows, self.column = load_dataset(name, split="train"), column
+        except Exception as error:
+            raise UserError(f"no data set {name!r}: {type(error).__name__}: {str(error)[:200]}") from None
+        if column not in self.rows.column_names:
+            raise UserError(wrong_column(name, column, self.rows.column_names))
+        self.rows = self.rows.select_columns([column])
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.SIZE)
+
+    def __getitem__(self, number: int, /) -> list[str]:
+        texts = self.rows[number * self.SIZE : (number + 1) * self.SIZE][self.column]
+        return [str(text) for text in texts if text is not None]
 
 
 READERS = (".txt", ".csv", ".jsonl", ".parquet")
@@ -191,45 +361,8 @@ def FilePrompts(path: str | Path, column: str | None = None) -> ListedPrompts:
     if (column is None) != (path.suffix == ".txt"):
         need = "has no columns; leave data.column out" if column else "needs data.column=, the name of the texts' column"
         raise UserError(f"{path} {need}.")
-    try:
-        texts = _read(path, column or "")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); convert it first.") from None
-    except csv.Error as error:
-        raise UserError(f"{path} is not CSV: {error}.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON in every line: {error}.") from None
-    texts = [text.strip() for text in texts if text and text.strip()]
-    if not texts:
-        raise UserError(f"{path} holds no texts.")
-    return ListedPrompts(tuple(texts), str(path))
-
-
-def _read(path: Path, column: str) -> list[str]:
-    if path.suffix == ".txt":
-        return path.read_text("utf-8-sig").splitlines()  # Excel's byte order mark is no text
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
-        try:
-            names = parquet.read_schema(path).names
-            table = parquet.read_table(path, columns=[column]) if column in names else None
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise UserError(f"{path} cannot be read as parquet: {error}") from None
-        if table is None:
-            raise UserError(wrong_column(path, column, names))
-        return [str(text) for text in table[column].to_pylist() if text is not None]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows: Iterator[dict[str, object]]
-        rows = csv.DictReader(file) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
-        texts = []
-        for row in rows:
-            if not isinstance(row, dict) or column not in row:
-                raise UserError(wrong_column(path, column, row if isinstance(row, dict) else ()))
-            texts.append("" if row[column] is None else str(row[column]))
-    return texts
+    blocks = ParquetBlocks(path, str(column)) if path.suffix == ".parquet" else LinesBlocks(path, column)
+    return ListedPrompts(blocks, str(path))
 
 
 def wrong_column(name: object, column: str, names: object) -> str:
@@ -239,20 +372,9 @@ def wrong_column(name: object, column: str, names: object) -> str:
 
 def HubPrompts(name: str, column: str | None) -> ListedPrompts:
     """Texts of a data set on the Hub, its ``train`` split."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise UserError("hub data sets need the package datasets: pip install 'deproj[data]'.") from None
     if column is None:
         raise UserError(f"{name} needs data.column=, the name of the texts' column.")
-    try:
-        rows = load_dataset(name, split="train")
-    except Exception as error:
-        raise UserError(f"no data set {name!r}: {type(error).__name__}: {str(error)[:200]}") from None
-    if column not in rows.column_names:
-        raise UserError(wrong_column(name, str(column), rows.column_names))
-    texts = tuple(text for value in rows[column] if value is not None and (text := str(value).strip()))
-    return ListedPrompts(texts, name)
+    return ListedPrompts(HubBlocks(name, column), name)
 
 
 def open_prompts(prompts: str, column: str | None = None) -> PromptSource:

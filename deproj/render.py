@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from deproj.encoder import LOAD_ERRORS, first_line, locate, quiet_transformers
 from deproj.errors import UserError
+from deproj.files import replacing
 
 __all__ = ["Renderer", "SdSettings", "sheet"]
 
@@ -152,17 +154,18 @@ class Renderer:
         return pictures
 
 
-def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160) -> Image.Image:
+def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halves: bool = True) -> Image.Image:
     """A labelled sheet of pictures.
 
     Args:
         rows: a label, then one picture a column, (columns, height, width, 3) uint8.
-        columns: labels, a prompt each; a gap parts the first half from the second.
+        columns: labels, a prompt each.
         side: of a picture on the sheet, in pixels; small ones are enlarged without smoothing.
+        halves: whether a gap parts the first half of the columns from the second.
     """
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     left, top, gap, middle = 150, 64, 8, 24
-    half = len(columns) // 2
+    half = len(columns) // 2 if halves else len(columns)
 
     def x_of(column: int) -> int:
         return left + column * (side + gap) + (middle if column >= half else 0)
@@ -170,15 +173,22 @@ def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160) -> I
     image = Image.new("RGB", (x_of(len(columns)) + gap, top + len(rows) * (side + gap) + gap), "white")
     pen = ImageDraw.Draw(image)
     for column, label in enumerate(columns):
-        pen.multiline_text((x_of(column), 8), wrap(label, small, side), "black", small, spacing=2)
+        lines = wrap(label, small, side).split("\n")
+        label = "\n".join(lines if len(lines) <= 3 else [*lines[:2], f"{lines[2]} …"])
+        pen.multiline_text((x_of(column), 8), label, "black", small, spacing=2)
     for row, (label, pictures) in enumerate(rows.items()):
         y = top + row * (side + gap)
         pen.multiline_text((8, y + 8), wrap(label, font, left - 16), "black", font)
         for column, picture in enumerate(pictures):
-            tile = Image.fromarray(picture.numpy())
-            resample = Image.Resampling.NEAREST if tile.width < side else Image.Resampling.LANCZOS
-            image.paste(tile.resize((side, side), resample), (x_of(column), y))
+            tile = enlarged(picture, side)
+            image.paste(tile.resize((side, side), Image.Resampling.LANCZOS), (x_of(column), y))
     return image
+
+
+def enlarged(picture: Tensor, side: int = 160) -> Image.Image:
+    """A picture, (height, width, 3) uint8; one that is narrower than `side` is enlarged to it without smoothing."""
+    image = Image.fromarray(picture.numpy())
+    return image if image.width >= side else image.resize((side, side), Image.Resampling.NEAREST)
 
 
 def wrap(text: str, font: Any, width: int) -> str:
@@ -193,9 +203,15 @@ def wrap(text: str, font: Any, width: int) -> str:
     return "\n".join(lines)
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
+def save_image(image: Image.Image, path: Path, about: dict[str, str] | None = None) -> None:
+    """Writes a PNG whole or not at all.
+
+    Args:
+        about: notes that are stored in the file.
+    """
+    notes = PngInfo()
+    for name, value in (about or {}).items():
+        notes.add_itxt(name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, "PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG", pnginfo=notes)

@@ -1,6 +1,7 @@
 """One page that compares runs: ``python -m deproj.report FOLDER...`` writes ``report/index.html``.
 
-The page opens from the file system and needs no network. Beside it the same as ``report.json`` and ``report.md``.
+The page opens from the file system and needs no network. Beside it the same as ``report.json`` and ``report.md``, and
+the pictures of each seed on one sheet and the figures as files.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.errors import UserError, run_command
+from deproj.files import write_whole
 from deproj.results import KINDS, Setting, collect, numbers
-from deproj.run import quiet_libraries, write_whole
+from deproj.run import quiet_libraries
 from deproj.settings import settings
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def draw(found: list[Setting], seeds: int, out: Path) -> list[str]:
     from deproj.encoder import TextEncoder
     from deproj.model import Deprojector
     from deproj.prompts import COMPOSED, SINGLE
-    from deproj.render import Renderer, SdSettings
+    from deproj.render import Renderer, SdSettings, save_image, sheet
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sd = settings(SdSettings, found[0].results[0].config["sd"], "sd")
@@ -46,15 +48,19 @@ def draw(found: list[Setting], seeds: int, out: Path) -> list[str]:
         if folder.is_dir():
             embedding = encoder.compose(prompts, mean=setting.results[0].extra.get("composed") == "mean")
             rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
+    if len(rows) == 1:  # numbers alone were kept
+        return []
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for number, states in enumerate(rows.values()):
-        for seed in range(seeds):
-            # a composed prompt is drawn from the same noise as its plain one
-            noises = [100 * seed + k for k in range(len(SINGLE))] * 2
-            for column, picture in enumerate(renderer(states, noises)):
+    for seed in range(seeds):
+        # a composed prompt is drawn from the same noise as its plain one
+        noises = [100 * seed + k for k in range(len(SINGLE))] * 2
+        drawn = {label: renderer(states, noises) for label, states in rows.items()}
+        for number, pictures in enumerate(drawn.values()):
+            for column, picture in enumerate(pictures):
                 image = Image.fromarray(picture.numpy())
                 image.thumbnail((256, 256))
                 image.save(out / "pictures" / f"{number}-{seed}-{column}.png")
+        save_image(sheet(drawn, prompts), out / f"sheet-{seed + 1}.png")
     return list(rows)
 
 
@@ -113,6 +119,7 @@ def main() -> int:
     def command() -> None:
         if args.seeds < 0:
             raise UserError(f"--seeds is at least 0; got {args.seeds}.")
+        from deproj.figures import by_place, curves, scatter
         from deproj.page import page
 
         found, left_out = collect(args.folders)
@@ -124,7 +131,15 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         drawn = draw(found, args.seeds, args.out) if args.seeds else []
         said = "python -m deproj.report " + " ".join(f'"{a}"' if " " in a else a for a in sys.argv[1:])
-        write_whole(args.out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, said, args.out))
+        figures = {
+            "Fidelity against noise": scatter(found, rows),
+            "Where in the sequence the error is": by_place(found),
+            "Learning curves": curves(found),
+        }
+        there = {title: figure for title, figure in figures.items() if figure is not None}
+        for title, figure in there.items():
+            write_whole(args.out / f"{title.lower().replace(' ', '-')}.svg", figure)
+        write_whole(args.out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, said, args.out))
         write_whole(args.out / "report.md", markdown(rows, left_out, against.label, said))
         write_whole(args.out / "report.json", as_json(rows, left_out, against.label, said))
         for folder, reason in left_out:

@@ -9,19 +9,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deproj.compare import MEASURES, difference, estimate
 from deproj.errors import UserError
 from deproj.settings import GROUPS, compose_config, differences, read_config
 
-__all__ = ["KINDS", "ORDER", "Result", "Setting", "collect", "command_of", "numbers"]
+if TYPE_CHECKING:
+    from deproj.model import Deprojector
+
+__all__ = ["KINDS", "ORDER", "Result", "Setting", "collect", "command_of", "describe", "numbers"]
 
 KINDS = ("single", "composed")
 #: What tells no setting from another: where and how long it ran, how it was shown, and its seed.
 NO_SETTING = (
-    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache"),
-    *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs"),
+    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "data.keep"),
+    *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs", "trainer.devices", "trainer.nodes"),
     *("selection", "feed", "init_from", "sd", "model"),
 )
 #: The article's order of the settings.
@@ -58,6 +61,11 @@ class Setting:
     @property
     def baseline(self) -> bool:
         return self.results[0].seed is None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of prompts that it was measured on: single ones have no parts to take a mean of."""
+        return KINDS[1:] if self.results[0].extra.get("composed") == "mean" else KINDS
 
 
 def find(folders: list[Path]) -> Iterator[Path]:
@@ -177,7 +185,7 @@ def numbers(found: list[Setting], against: Setting) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for kind in KINDS:
         part: list[dict[str, Any]] = []
-        for setting in found:
+        for setting in (setting for setting in found if kind in setting.kinds):
             trained = setting.evaluations[0]["trained"]
             values = {m: e for m in MEASURES if (e := estimate(setting.evaluations, kind, m)) is not None}
             paired = [result.seed for result in setting.results] == [result.seed for result in against.results]
@@ -207,13 +215,36 @@ def command_of(result: Result) -> str:
     """The command that makes a run or baseline again, as far as its config tells."""
     config, choices = result.config, result.config["choices"]
     if result.seed is None:
-        return f"python -m deproj.evaluate --baseline {config['baseline']} --selection {choices['selection']}"
-    groups = [f"{g}={choices[g]}" for g in GROUPS if g not in ("experiment", "logger")]
+        count, seed = len(result.evaluation["prompts"]), result.evaluation["seed"]
+        return (
+            f"python -m deproj.evaluate --baseline {config['baseline']} --selection {choices['selection']} "
+            f"--count {count} --seed {seed} --out {result.folder.as_posix()}"
+        )
+    groups = [f"{g}={choices[g]}" for g in GROUPS if g in choices and g not in ("experiment", "logger")]
     try:
         defaults = compose_config(groups)
     except UserError:  # a selection, feed or model of the user's own
         return " ".join(["python -m deproj.train", *groups, f"# and what else stands in {result.folder.as_posix()}/config.yaml"])
-    passing = ("choices", "resume", "logger", "data.cache", "trainer.progress")
+    passing = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
     changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(passing)}
     said = [shlex.quote(f"{key}={'null' if new is None else new}") for key, new in changed.items()]
-    return " ".join(["python -m deproj.train", *(g for g in groups if g not in ("model=lstm", "sd=pixel")), *said])
+    return " ".join(
+        ["python -m deproj.train", *(g for g in groups if g not in ("model=lstm", "sd=pixel", "trainer=single")), *said]
+    )
+
+
+def describe(model: Deprojector, run: Path, result: dict[str, Any]) -> None:
+    """Tells a model what its card says of its run: losses, numbers, the command, and the sheet of benchmark prompts.
+
+    Args:
+        result: of the run, as in ``result.json``.
+    """
+    config = read_config(run / "config.yaml")
+    told: dict[str, Any] = {"command": command_of(Result(run, "", (), {}, config, seed=int(config["seed"])))}
+    told |= {key: result[key] for key in ("val_loss", "epochs")}
+    if (run / "evaluation.json").is_file():
+        evaluation = json.loads((run / "evaluation.json").read_text())
+        told["evaluation"] = {key: evaluation[key] for key in (*KINDS, "trained")}
+    model.provenance["results"] = told
+    if (run / "sheets" / "best.png").is_file():
+        model.sheet = (run / "sheets" / "best.png").read_bytes()

@@ -7,10 +7,8 @@ a mistake in the settings is told at once.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import os
 import platform
 import time
 import warnings
@@ -24,6 +22,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.errors import UserError
+from deproj.files import write_whole
+from deproj.interruption import Interrupted, Interruption
+from deproj.ranks import Rank, others
 from deproj.settings import settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from deproj.model import Deprojector
     from deproj.prompts import PromptSource
 
-__all__ = ["build", "machine", "open_source", "quiet_libraries", "run", "write_whole"]
+__all__ = ["build", "finished", "machine", "multiplies_bfloat16", "open_source", "quiet_libraries", "run"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class TrainerSettings:
         gradient_clip_val: largest norm of the gradient, or None.
         cuda_graphs: whether a training step is captured as CUDA graphs.
         progress: whether to show a progress bar.
+        devices: processes that train together on each node, or "auto": one for each GPU, or two without one.
+        nodes: machines.
     """
 
     max_epochs: int
@@ -55,6 +58,8 @@ class TrainerSettings:
     gradient_clip_val: float | None
     cuda_graphs: bool
     progress: bool
+    devices: int | str = 1
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         if self.max_epochs < 1 or self.patience < 1:
@@ -63,6 +68,18 @@ class TrainerSettings:
             raise UserError(f"trainer.gradient_clip_val is above 0, or null for none; got {self.gradient_clip_val}.")
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise UserError(f"trainer.accelerator is auto, cpu or gpu; got {self.accelerator!r}.")
+        if self.nodes < 1 or (self.devices != "auto" and (isinstance(self.devices, str) or self.devices < 1)):
+            raise UserError(
+                f"trainer.devices is auto or at least 1, trainer.nodes at least 1; got {self.devices!r}, {self.nodes}."
+            )
+
+    def processes(self, gpus: int) -> int:
+        """How many train together on each node, given its GPUs, or 0 for training on the CPU."""
+        if self.devices == "auto":
+            return gpus or 2
+        if gpus and int(self.devices) > gpus:
+            raise UserError(f"trainer.devices={self.devices}, but there are {gpus} GPUs here; set it to {gpus} or auto.")
+        return int(self.devices)
 
 
 @dataclass(frozen=True)
@@ -74,14 +91,17 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """The settings under ``logger``: csv, wandb or tensorboard, and the W&B project."""
+    """The settings under ``logger``: csv, wandb or tensorboard, the W&B project, and whether W&B may collect details."""
 
     kind: str
     project: str = "deproj"
+    details: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("csv", "wandb", "tensorboard"):
             raise UserError(f"logger.kind is csv, wandb or tensorboard; got {self.kind!r}.")
+        if not 1 <= len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
+            raise UserError(f"logger.project is a name of at most 128 characters without / \\ # ? % :; got {self.project!r}.")
 
 
 def render_every(value: Any) -> int:
@@ -111,12 +131,15 @@ def build(node: dict[str, Any], kind: type, name: str) -> Any:
     return made
 
 
-def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: Rank | None = None) -> dict[str, Any]:
     """Trains, draws and exports one deprojector: the one place where settings become objects.
 
     Args:
         config: resolved settings, as in ``config.yaml``.
         folder: of the run; an interrupted run in it goes on.
+        interruption: whose signals stop the training with a checkpoint.
+        rank: which of the run's processes this is, where another one has started it. All but rank zero train only,
+            and return no more than val_loss.
 
     Returns:
         What ``result.json`` holds: state, val_loss (best, free-running), epochs, seconds and what they were spent on,
@@ -129,8 +152,8 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     prompts_at_end = config["evaluate"]
     if not isinstance(prompts_at_end, int) or prompts_at_end < 0 or prompts_at_end == 1:
         raise UserError(f"evaluate is a number of prompts, 0 for none, else 2 or more; got {prompts_at_end!r}.")
-    if config["precision"] not in (32, "bf16"):
-        raise UserError(f"precision is 32 or bf16; got {config['precision']!r}.")
+    if config["precision"] not in (32, 64, "bf16"):
+        raise UserError(f"precision is 32, 64 or bf16; got {config['precision']!r}.")
     if done := finished(folder, trainer_settings.max_epochs):
         print(f"{folder} is done (held-out loss {done['val_loss']:.4f}); nothing to do.")
         return done
@@ -140,14 +163,17 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
     from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 
-    from deproj.callbacks import BenchmarkSheet, RunCheckpoint
+    from deproj.callbacks import BenchmarkSheet, RunCheckpoint, StopOnSignal, WholeCheckpoints
     from deproj.data import SamplesModule
+    from deproj.distance import ROWS, EmbeddingDistance
     from deproj.encoder import TextEncoder
     from deproj.evaluator import Evaluator, evaluation_prompts
     from deproj.feed import FeedMode
     from deproj.graphs import GraphedFeed
+    from deproj.loggers import Dashboard
     from deproj.module import DeprojectorModule
     from deproj.render import Renderer, SdSettings
+    from deproj.results import describe
     from deproj.selection import TokenSelection
 
     quiet_libraries()
@@ -162,12 +188,25 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if trainer_settings.cuda_graphs and not cuda:
         raise UserError("trainer.cuda_graphs=true, but this run has no CUDA; leave it false.")
     device = "cuda" if cuda else "cpu"
+    precision = config["precision"]
+    if precision == "bf16" and not multiplies_bfloat16(device):
+        precision = 32
+        print("precision=bf16, but this machine has no products in bfloat16 and would be slow at them: float32 is used.")
+    devices = trainer_settings.processes(torch.cuda.device_count() if cuda else 0)
+    rank = rank or Rank.first_of_node(trainer_settings.nodes, devices)
+    if data_settings.batch_size < rank.world:
+        raise UserError(f"data.batch_size={data_settings.batch_size} is shared by {rank.world} processes; make it larger.")
+    if trainer_settings.cuda_graphs and rank.world > 1:
+        raise UserError("trainer.cuda_graphs=true is for one process; leave it false with trainer=ddp.")
+    if cuda:
+        torch.cuda.set_device(rank.local)
 
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     model: Deprojector = build(config["model"], partial, "model")(encoder)
     last = folder / "checkpoints" / "last.ckpt"
-    if config["init_from"] and not last.exists():
-        start_from(model, Path(config["init_from"]), encoder, config)
+    before = Behind.of(last)
+    if config["init_from"] and not before.steps:
+        start_from(model, config["init_from"], encoder, config)
     model.provenance |= {
         "selection": config["selection"] | {"name": config["choices"]["selection"]},
         "feed": config["feed"] | {"name": config["choices"]["feed"]},
@@ -175,59 +214,75 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
     if trainer_settings.cuda_graphs:
         feed = GraphedFeed(feed, data_settings.batch_size)
-    module = DeprojectorModule(model, selection, feed, optimizer.learning_rate, config["precision"] == "bf16")
-    data = SamplesModule(data_settings, source, encoder, selection, int(config["seed"]))
+    module = DeprojectorModule(model, selection, feed, optimizer.learning_rate, precision == "bf16")
+    if precision == 64:
+        module.double()  # Lightning does so only after it has read a checkpoint, whose weights would be rounded
+    data = SamplesModule(data_settings, source, encoder, selection, int(config["seed"]), before.steps, rank.number, rank.world)
     loaded = time.monotonic()
     data.setup()
     sampled = time.monotonic()
 
-    checkpoint = RunCheckpoint(
-        str(folder / "checkpoints"), "best", monitor="val/loss", save_last=True, enable_version_counter=False
-    )
+    worlds = Path(data_settings.cache).parent / "worlds"  # what belongs to a Stable Diffusion, for all runs
     renderer: Renderer | None = None
     benchmark: BenchmarkSheet | None = None
     callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=trainer_settings.patience)]
-    if trainer_settings.progress:
+    callbacks.append(StopOnSignal(interruption, last))
+    if trainer_settings.progress and rank.number == 0:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
+    if rank.number:
+        every = prompts_at_end = 0  # rank zero draws and measures
     if (every or prompts_at_end) and not cuda and not sd.cpu:
         print(f"Drawing nothing: there is no CUDA here, and sd={sd.name} is too slow on a CPU (sd.cpu=true draws all the same).")
     elif every or prompts_at_end:
         renderer = Renderer(sd, encoder.empty.states[0], device)
     if renderer is not None and every:
         label = f"{config['choices']['selection']}, {config['choices']['feed']}"
-        benchmark = BenchmarkSheet(encoder, renderer, folder, label, every)
+        benchmark = BenchmarkSheet(encoder, renderer, folder, label, every, worlds)
         callbacks.append(benchmark)
-    callbacks.append(checkpoint)
+    callbacks.append(RunCheckpoint(last.parent))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    if rank.number == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        for name in ("result.json", "evaluation.json", "evaluation-mean.json"):  # of fewer epochs
+            (folder / name).unlink(missing_ok=True)
     trainer = pl.Trainer(
         default_root_dir=folder,
         max_epochs=trainer_settings.max_epochs,
         accelerator="gpu" if cuda else "cpu",
-        devices=1,
-        logger=make_loggers(logger, config, folder, steps_done(last)),
+        devices=rank.devices,
+        precision="64-true" if precision == 64 else "32-true",
+        logger=make_loggers(logger, config, folder, before.steps) if rank.number == 0 else False,
         callbacks=callbacks,
+        plugins=WholeCheckpoints(),
         gradient_clip_val=trainer_settings.gradient_clip_val,
-        enable_progress_bar=trainer_settings.progress,
+        enable_progress_bar=trainer_settings.progress and rank.number == 0,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=min(10, len(data.train_dataloader())),
+        **rank.together(),
     )
-    for name in ("result.json", "evaluation.json", "evaluation-mean.json"):  # of fewer epochs
-        (folder / name).unlink(missing_ok=True)
+    dashboards = [each for each in trainer.loggers if isinstance(each, Dashboard)]
     code = 1
     try:
-        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)
+        if not before.stopped:
+            with others(rank, partial(run, config, folder)):
+                trainer.fit(module, data, ckpt_path=str(last) if before.steps else None)
+        behind = Behind.of(last)
+        if rank.number:
+            return {"val_loss": behind.best}
+        model.float()
         trained, drawing = time.monotonic(), 0.0 if benchmark is None else benchmark.seconds
         best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
+        assert data.train is not None
+        model.distance = EmbeddingDistance.fit(data.train.embeddings(ROWS))
         model.save_pretrained(folder / "deprojector")
         if benchmark is not None:
             benchmark.draw(module, folder / "sheets" / "best.png")
         if prompts_at_end:
             prompts = evaluation_prompts(source, prompts_at_end, 0)
-            evaluator = Evaluator(encoder, renderer, prompts, sd.clip, Path(data_settings.cache).parent / "worlds")
+            evaluator = Evaluator(encoder, renderer, prompts, sd.clip, worlds)
             evaluation = evaluator(model.eval(), selection)
             write_whole(folder / "evaluation.json", json.dumps(evaluation) + "\n")
             numbers = {
@@ -237,14 +292,15 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
                 if entry["value"] is not None
             }
             for each in trainer.loggers:
-                each.log_metrics(numbers, trainer.global_step)
+                each.log_metrics(numbers, behind.steps)
                 each.save()
-        assert checkpoint.best_model_score is not None
+            for dashboard in dashboards:
+                dashboard.evaluation(evaluation, behind.steps)
         result = {
             "state": "done",
-            "val_loss": float(checkpoint.best_model_score),
-            "epochs": trainer.current_epoch,
-            "stopped_early": trainer.current_epoch < trainer_settings.max_epochs,
+            "val_loss": behind.best,
+            "epochs": behind.epochs,
+            "stopped_early": behind.stopped and behind.epochs < trainer_settings.max_epochs,
             "seconds": round(time.monotonic() - start, 1),
             "phases": {
                 "loading": round(loaded - start, 1),
@@ -253,15 +309,20 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
                 "pictures": round(drawing, 1),
                 "export and evaluation": round(time.monotonic() - trained, 1),
             },
-            "machine": machine(device),
+            "machine": machine(device) | {"precision": precision},
         }
+        describe(model, folder, result)
+        model.save_pretrained(folder / "deprojector")  # again, with its card
+        for dashboard in dashboards:
+            dashboard.model(folder / "deprojector")
         write_whole(folder / "result.json", json.dumps(result, indent=2) + "\n")
         code = 0
+    except Interrupted as stopped:
+        code = 128 + stopped.number
+        raise
     finally:
-        if logger.kind == "wandb":
-            import wandb
-
-            wandb.finish(exit_code=code)
+        for dashboard in dashboards:
+            dashboard.finish(code)
     print(f"Held-out free-running loss {result['val_loss']:.4f} after {result['epochs']} epochs.")
     print(f"The model: {folder / 'deprojector'}")
     if prompts_at_end:
@@ -290,6 +351,15 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the hardware has products in bfloat16. A CPU without them takes 30 times as long as in float32."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def open_source(config: dict[str, Any]) -> tuple[DataSettings, PromptSource]:
     """The data settings of a run and the texts they name."""
     from deproj.data import DataSettings
@@ -303,8 +373,8 @@ def open_source(config: dict[str, Any]) -> tuple[DataSettings, PromptSource]:
     return chosen, open_prompts(chosen.prompts, chosen.column)
 
 
-def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
-    """The result of a run that needs no more training, if the folder holds one."""
+def finished(folder: Path, max_epochs: int = 0) -> dict[str, Any] | None:
+    """The result of a run that needs no more training than these epochs, if the folder holds one."""
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
@@ -312,84 +382,88 @@ def finished(folder: Path, max_epochs: int) -> dict[str, Any] | None:
     return result if result["stopped_early"] or result["epochs"] >= max_epochs else None
 
 
-def start_from(model: Deprojector, source: Path, encoder: TextEncoder, config: dict[str, Any]) -> None:
-    """Copies the weights of a run or an exported model into a new model."""
-    folder = source / "deprojector" if (source / "deprojector").is_dir() else source
-    other = type(model).from_pretrained(folder, encoder)
+def start_from(model: Deprojector, source: str, encoder: TextEncoder, config: dict[str, Any]) -> None:
+    """Copies the weights of a run, an exported or shipped model, or one on the Hub into a new model."""
+    other = type(model).from_pretrained(source, encoder)
     learnt = other.provenance.get("selection", {}).get("_target_")
     if learnt not in (None, config["selection"]["_target_"]):
         raise UserError(
-            f"{folder} learnt the order of selection={other.provenance['selection']['name']}, this run's is "
+            f"{source} learnt the order of selection={other.provenance['selection']['name']}, this run's is "
             f"{config['choices']['selection']}; start from a model with the same selection."
         )
     if other.config != model.config:
-        raise UserError(f"{folder} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
+        raise UserError(f"{source} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
     # what is learnt, and nothing of the encoder's: the projection may be known to one of them only
     model.load_state_dict(dict(other.named_parameters()), strict=False)
 
 
-def steps_done(checkpoint: Path) -> int:
-    """Training steps behind a checkpoint, 0 where there is none."""
-    import torch
+@dataclass(frozen=True)
+class Behind:
+    """What a checkpoint has behind it; nothing where there is none.
 
-    if not checkpoint.exists():
-        return 0
-    try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise UserError(
-            f"{checkpoint} is damaged ({type(error).__name__}); put best.ckpt in its place, or delete the run's folder."
-        ) from None
+    Attributes:
+        steps: of training.
+        epochs: that are complete.
+        best: held-out loss.
+        stopped: whether the held-out loss has stopped falling, and with it the training.
+    """
 
+    steps: int = 0
+    epochs: int = 0
+    best: float = float("inf")
+    stopped: bool = False
 
-def metrics_logger(folder: Path, steps: int) -> Any:
-    """Lightning's logger of metrics.csv, which alone would delete the rows of the run that it goes on with."""
-    from pytorch_lightning.loggers import CSVLogger
+    @classmethod
+    def of(cls, checkpoint: Path) -> Behind:
+        """Reads a checkpoint, weights-only.
 
-    rows = []
-    if (folder / "metrics.csv").exists():
-        with (folder / "metrics.csv").open(newline="") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-    logger = CSVLogger(folder, name="", version="")
-    logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < steps)
-    return logger
+        Raises:
+            UserError: for one that is damaged.
+        """
+        import torch
+
+        if not checkpoint.exists():
+            return cls()
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            callbacks = {name.partition("{")[0]: state for name, state in content["callbacks"].items()}
+            early, best = callbacks["EarlyStopping"], callbacks["RunCheckpoint"]["best_model_score"]
+            return cls(
+                int(content["global_step"]),
+                int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]),
+                float("inf") if best is None else float(best),
+                early["wait_count"] >= early["patience"],
+            )
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            raise UserError(
+                f"{checkpoint} is damaged ({type(error).__name__}); put best.ckpt in its place, or delete the run's folder."
+            ) from None
 
 
 def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path, steps: int) -> list[Any]:
-    """metrics.csv, and the logger that was chosen beside it."""
-    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+    """metrics.csv, and the dashboard that was chosen beside it."""
+    from deproj.loggers import TensorBoardDashboard, WandbDashboard, metrics_logger
 
     loggers: list[Any] = [metrics_logger(folder, steps)]
     if chosen.kind == "tensorboard":
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        loggers.append(TensorBoardDashboard(folder, steps))
     elif chosen.kind == "wandb":
-        import wandb
-
-        choices = config["choices"]
-        if not wandb.api.api_key and "WANDB_MODE" not in os.environ:
-            os.environ["WANDB_MODE"] = "offline"
-            print(f"W&B: no key, so this run is kept offline; send it later with: wandb sync {folder}/wandb/offline-run-*")
-        os.environ["WANDB_DATA_DIR"] = str(folder.resolve())
-        name = f"{choices['selection']}-{choices['feed']}-{config['seed']}"
-        loggers.append(WandbLogger(name=name, project=chosen.project, save_dir=folder, group=folder.parent.name, config=config))
+        loggers.append(WandbDashboard(config, folder, chosen.project, chosen.details))
     return loggers
 
 
 def quiet_libraries() -> None:
     """Silences what tells a user nothing; warnings that matter are left alone."""
-    for name in ("pytorch_lightning", "lightning.pytorch"):
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Batches are slices of a memory map: worker processes would only copy them.
+    # Batches are rows read from a file: worker processes would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # Lightning calling a function of torch's by its older name.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    # The order of the samples knows where a run was stopped: `EpochOrder`.
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    # What is logged is the whole batch's already: `DeprojectorModule`.
+    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log\\('val/loss'.*sync_dist=True.*")
     # A run that goes on does so in its own folder; `metrics_logger` keeps what is there.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

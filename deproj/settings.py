@@ -22,7 +22,7 @@ __all__ = [
 
 CONF = Path(__file__).parents[1] / "conf"
 
-GROUPS = ("selection", "feed", "model", "sd", "logger", "experiment")
+GROUPS = ("selection", "feed", "model", "sd", "trainer", "logger", "experiment")
 #: The classes that a config read back from a run may build. Others must be named by the user.
 SHIPPED = {
     "selection": {f"deproj.selection.{name}" for name in ("AllTokens", "WordsEos", "WordsEosReversed", "EosOnward")},
@@ -105,7 +105,19 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings.")
+    # interpolations would read the environment of whoever opens the run
+    if open_values := [key for key, value in leaves(content) if isinstance(value, str) and "${" in value]:
+        raise UserError(f"{path} is not resolved: {open_values[0]} holds an interpolation; write its value there.")
     return {str(key): value for key, value in content.items()}
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config that are no containers, each with its dotted key."""
+    if isinstance(node, (dict, list)):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
 
 
 def compose_config(overrides: list[str]) -> dict[str, Any]:
@@ -115,7 +127,10 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         UserError: for a choice or a key that there isn't.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
+    outer = GlobalHydra.instance().hydra  # within a run Hydra is set up already, and wouldn't be twice
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", overrides, return_hydra_config=True)
@@ -125,6 +140,8 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         composed = OmegaConf.to_container(cfg, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from None
+    finally:
+        GlobalHydra.instance().hydra = outer
     assert isinstance(composed, dict)
     return {**{str(key): value for key, value in composed.items()}, "choices": choices}
 

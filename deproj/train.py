@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -25,18 +26,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.errors import UserError, run_command, user_error_of
+from deproj.files import alone
+from deproj.interruption import Interrupted, Interruption
+from deproj.ranks import node_number
 from deproj.run import run
 from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, unknown
+from deproj.sweep import note
 
 __all__ = ["main"]
 
 log = logging.getLogger("deproj.train")
 
-TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "render", "evaluate", "data", "optimizer", "trainer")
+TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "render", "evaluate", "data", "optimizer")
 #: What may differ when a run goes on: how long and where it runs and how it is shown, not what is learnt.
 MAY_CHANGE = (
-    *("resume", "render", "evaluate", "logger", "choices.logger", "choices.experiment", "data.cache"),
-    *("trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
+    *("resume", "render", "evaluate", "logger", "choices.logger", "choices.experiment", "choices.trainer"),
+    *("data.cache", "data.keep", "trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
+    *("trainer.devices", "trainer.nodes"),
 )
 
 
@@ -87,7 +93,9 @@ def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict
             for part in path[:-1]:
                 place, source = place.setdefault(part, {}), source.get(part, {})
             place[path[-1]] = source.get(path[-1])
-            if key in GROUPS:
+            if key == "trainer":  # the group says where; how long stays as it is
+                chosen[key] |= {name: composed[key][name] for name in ("devices", "nodes")}
+            elif key in GROUPS:
                 chosen[key] = composed[key]
     changed = {k: v for k, v in differences(stored, chosen).items() if not k.startswith(MAY_CHANGE)}
     if changed:
@@ -121,32 +129,73 @@ def check_shape(config: dict[str, Any]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def job(cfg: DictConfig) -> float | None:
-    """One Hydra job; gives the best held-out loss, which a sweeper may minimise."""
+def job(cfg: DictConfig) -> float:
+    """One Hydra job; gives the best held-out loss, which a sweeper may minimise: infinity where a sweep's job fails."""
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
+    swept, first = hydra_config.mode == RunMode.MULTIRUN, node_number() == 0
+
+    def become(state: str, error: str = "") -> None:
+        if swept and first:
+            settings = {key: choices[key] for key in ("selection", "feed", "model")} | {"seed": cfg.get("seed")}
+            settings |= dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+            note(Path(hydra_config.sweep.dir), folder, int(hydra_config.job.num), settings, state, error)
+
+    interruption = Interruption()
     try:
-        composed = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(composed, dict)
-        composed["choices"] = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
-        config = settle({str(k): v for k, v in composed.items()}, folder, list(hydra_config.overrides.task))
-        return float(run(config, folder)["val_loss"])
+        with interruption:
+            become("started")
+            composed = OmegaConf.to_container(cfg, resolve=True)
+            assert isinstance(composed, dict)
+            config = settle({**{str(k): v for k, v in composed.items()}, "choices": choices}, folder, overrides)
+            if config["trainer"].get("nodes", 1) != 1:
+                check_folder(hydra_config, swept)
+            busy = f"another process is at work on {folder}; wait for it, or end it."
+            with alone(folder / ".lock", refusal=busy) if first else contextlib.nullcontext():
+                loss = float(run(config, folder, interruption)["val_loss"])
+            become("done")
+            return loss
+    except Interrupted as stopped:
+        become("interrupted")
+        if first:
+            interruption.requeue(stopped.number)
+        where = f"resume={shlex.quote(str(folder))}" if (folder / "checkpoints" / "last.ckpt").exists() else "the same settings"
+        if not swept and first:
+            print(f"Stopped. To go on: python -m deproj.train {where}", file=sys.stderr)
+        raise SystemExit(128 + stopped.number) from None
     except Exception as error:
-        remove_if_unused(folder)
         told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error, folder)
-        if hydra_config.mode == RunMode.RUN and told is not None:
+        if swept:
+            log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
+            become("failed", str(told or f"{type(error).__name__}: {error}").partition("\n")[0])
+            return float("inf")
+        if first:
+            remove_if_unused(folder)
+        if told is not None:
             print(f"error: {told}", file=sys.stderr)
             raise SystemExit(1) from None  # else Hydra adds a line of its own
-        if hydra_config.mode == RunMode.MULTIRUN:  # Hydra tells of the first failure only, and at the end
-            log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
-        if told is not None:
-            raise told from None
         raise
+
+
+def check_folder(hydra_config: Any, swept: bool) -> None:
+    """Refuses a run on several nodes whose folder these would not agree on.
+
+    Raises:
+        UserError: where the folder would be named by the time, or a sweep's jobs are not started by SLURM.
+    """
+    if swept and "submitit" not in str(hydra_config.launcher.get("_target_")):
+        raise UserError("a sweep on several nodes is SLURM's: hydra/launcher=slurm hydra.launcher.nodes=....")
+    named = ("hydra.run.dir=", "resume=")
+    if not swept and not any(
+        str(each).startswith(named) for each in (*hydra_config.overrides.hydra, *hydra_config.overrides.task)
+    ):
+        raise UserError("with trainer.nodes above 1 name the run's folder, hydra.run.dir=, on a disk that all nodes share.")
 
 
 def remove_if_unused(folder: Path) -> None:
     """Takes away a folder in which nothing has begun, with what Hydra's log left there."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"train.log"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # not empty
             folder.parent.rmdir()
@@ -161,6 +210,10 @@ def main() -> int:
             job()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from None
+        except RuntimeError as error:
+            if "srun" in str(error):  # submitit's
+                raise UserError("there is no SLURM here (no srun); hydra/launcher=processes is the same without it.") from None
+            raise
 
     return run_command(command)
 

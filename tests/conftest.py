@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from deproj.distance import EmbeddingDistance
 from deproj.encoder import TextEncoder
 from deproj.pixel import WEIGHTS
+from deproj.prompts import GrammarPrompts, Mix, Sample
 
 
 @pytest.fixture(scope="session")
 def encoder() -> TextEncoder:
     return TextEncoder.from_pretrained("pixel", "pixel")
+
+
+@pytest.fixture(scope="session")
+def distance(encoder: TextEncoder) -> EmbeddingDistance:
+    """The distance to a thousand embeddings mixed as in training."""
+    return EmbeddingDistance.fit(embeddings(Mix().samples(GrammarPrompts(), 1000, 0), encoder))
+
+
+def embeddings(samples: Iterable[Sample], encoder: TextEncoder) -> Tensor:
+    """Of mixed samples, (B, D)."""
+    empty = encoder.empty.embedding[0]
+    return torch.stack([(encoder.embed(sample.parts) - empty).sum(0) + empty for sample in samples])
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +61,22 @@ def call(
         code = int(stop.code or 0)
     said = capsys.readouterr()
     return Ended(code, said.out, said.err)
+
+
+def start(folder: Path, *settings: str, **environment: str) -> subprocess.Popen[str]:
+    """A training process; its messages go to a file, since a pipe that is full would stop it."""
+    with (folder / "said").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deproj.train", *settings],
+            cwd=folder, stdout=said, stderr=said, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        )  # fmt: skip
+
+
+def wait_for(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Waits for something that a process does before it ends."""
+    while not there():
+        assert process.poll() is None, "the process ended before"
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from deproj.data import CachedSamples, DataSettings, EpochOrder, SamplesModule, build_cache, sorting_pays
+from deproj.cache import CachedSamples, build_cache
+from deproj.data import DataSettings, EpochOrder, SamplesModule, sorting_pays
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError
 from deproj.prompts import GrammarPrompts, Mix, Sample
@@ -26,6 +27,11 @@ def samples() -> Iterator[Sample]:
 def no_samples() -> Iterator[Sample]:
     raise AssertionError("the cache was there, nothing should be encoded")
     yield
+
+
+def made(folder: Path) -> set[Path]:
+    """What lies in a folder of caches, without the locks, which stay."""
+    return {path for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 @pytest.fixture
@@ -46,12 +52,30 @@ def test_holds_what_the_encoder_gives(cache: CachedSamples, encoder: TextEncoder
     assert rows.embedding.dtype == rows.states.dtype == torch.float32
 
 
+def test_tokens_encoded_anew_are_the_states(cache: CachedSamples, encoder: TextEncoder):
+    tokens = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples", "tokens")
+    assert tokens.folder != cache.folder
+    rows = [60, 3, 3, 17]
+    kept, anew = cache[rows], tokens[rows]
+    assert torch.equal(kept.length, anew.length)
+    assert torch.allclose(kept.states, anew.states, atol=4e-3), "float16"
+    assert torch.allclose(kept.embedding, anew.embedding, atol=1e-4)
+    sizes = [sum(path.stat().st_size for path in each.folder.glob("*.bin")) for each in (cache, tokens)]
+    assert sizes[1] < 500 * COUNT < sizes[0] / 30
+    path = tokens.folder / "ids.bin"
+    content = bytearray(path.read_bytes())
+    content[17 * 3 * 77 * 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged: row 17 .* Delete the folder"):
+        tokens[rows]
+
+
 def test_is_made_once(cache: CachedSamples, encoder: TextEncoder):
     again = build_cache(cache.folder.parent, {"a": 1}, no_samples(), COUNT, encoder, "samples")
     assert again.folder == cache.folder
     other = build_cache(cache.folder.parent, {"a": 2}, samples(), COUNT, encoder, "samples")
     assert other.folder != cache.folder
-    assert len(list(cache.folder.parent.iterdir())) == 2, "no leftovers"
+    assert made(cache.folder.parent) == {cache.folder, other.folder}, "no leftovers"
 
 
 def test_header_that_does_not_match_is_rebuilt(cache: CachedSamples, encoder: TextEncoder):
@@ -68,7 +92,7 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path, encoder: TextEncoder):
 
     with pytest.raises(KeyboardInterrupt):
         build_cache(tmp_path, {}, broken(), COUNT, encoder, "samples")
-    assert list(tmp_path.iterdir()) == []
+    assert made(tmp_path) == set()
 
 
 @pytest.mark.parametrize("array", ["states", "embedding", "length", "checksum"])
@@ -78,7 +102,7 @@ def test_flipped_byte_is_found(cache: CachedSamples, array: str):
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged: row \d+ .* Delete the folder"):
-        CachedSamples(cache.folder)[list(range(COUNT))]
+        CachedSamples(cache.folder, cache.encoder)[list(range(COUNT))]
 
 
 @pytest.mark.parametrize("name", ["states.bin", "header.json"])
@@ -93,10 +117,10 @@ def test_no_space_says_so(tmp_path: Path, encoder: TextEncoder, monkeypatch: pyt
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deproj.data.write_arrays", full)
+    monkeypatch.setattr("deproj.cache.write_arrays", full)
     with pytest.raises(UserError, match="No space left on device"):
         build_cache(tmp_path, {}, samples(), COUNT, encoder, "samples")
-    assert list(tmp_path.iterdir()) == []
+    assert made(tmp_path) == set()
 
 
 def test_order_is_a_function_of_seed_and_epoch():
@@ -149,7 +173,7 @@ def test_runs_of_other_seeds_share_the_samples(tmp_path: Path, encoder: TextEnco
         data.setup()
         loaded.append(data)
     assert loaded[0].train.folder == loaded[1].train.folder
-    assert len(list(tmp_path.iterdir())) == 2
+    assert made(tmp_path) == {data.train.folder, data.held_out.folder}
     orders = [torch.cat([batch.length for batch in data.train_dataloader()]).tolist() for data in loaded]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
@@ -170,6 +194,11 @@ def test_refuses_bad_numbers(tmp_path: Path, name: str):
         settings(tmp_path, **{name: 0})
 
 
+def test_refuses_bad_keep(tmp_path: Path):
+    with pytest.raises(UserError, match=r"data\.keep is states or tokens; got 'pictures'"):
+        settings(tmp_path, keep="pictures")
+
+
 def test_refuses_bad_like_lengths(tmp_path: Path):
     with pytest.raises(UserError, match=r"data\.like_lengths is true, false or auto; got 'no'"):
         settings(tmp_path, like_lengths="no")
@@ -179,4 +208,4 @@ def test_truncated_texts_are_counted(tmp_path: Path, encoder: TextEncoder):
     long = Sample("red hair " * 60, ("red hair " * 60,))
     cache = build_cache(tmp_path, {}, iter([long, Sample("cat", ("cat",))]), 2, encoder, "samples")
     assert cache.header["truncated"] == 1
-    assert np.array_equal(cache.arrays["length"], [77, 3])
+    assert np.array_equal(cache.length, [77, 3])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deproj import metrics
 from deproj.baselines import BASELINES, Ridge
-from deproj.data import CachedSamples, build_cache
+from deproj.cache import CachedSamples, build_cache
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError
 from deproj.evaluator import Evaluator, evaluation_prompts, prompts_of_file
@@ -138,7 +138,7 @@ def test_what_belongs_to_the_world_is_kept_and_made_again_when_damaged(
     own = Evaluator(encoder, evaluator.renderer, evaluator.prompts[:2], None, tmp_path)
     states = encoder([plain(prompt) for prompt in own.prompts]).states
     first = own.world(states)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     made = path.stat().st_mtime_ns
     assert torch.equal(own.world(states).latents, first.latents)
     assert path.stat().st_mtime_ns == made
@@ -146,7 +146,7 @@ def test_what_belongs_to_the_world_is_kept_and_made_again_when_damaged(
     assert torch.equal(own.world(states).pictures, first.pictures)
     assert set(load_file(path)) == {"pictures", "latents", "steps", "noise", "below"}
     Evaluator(encoder, evaluator.renderer, evaluator.prompts[:2], None, tmp_path, seed=1).world(states)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_clip_scores_tell_pictures_from_others(encoder: TextEncoder, tmp_path: Path):
@@ -178,16 +178,16 @@ def test_evaluation_prompts_are_held_out_and_composed():
 
 
 def test_texts_without_commas_get_one(capsys: pytest.CaptureFixture[str]):
-    source = ListedPrompts(tuple(f"a picture of {n} things" for n in range(200)), "texts.txt")
+    source = ListedPrompts([[f"a picture of {n} things" for n in range(200)]], "texts.txt")
     prompts = evaluation_prompts(source, 100, 0)
-    assert len(prompts) == sum(map(source.held_out, source.texts)) < 100
+    assert len(prompts) == sum(map(source.held_out, source.texts())) < 100
     assert "only" in capsys.readouterr().out
     assert all(prompt.count(",") == 1 and source.held_out(plain(prompt)) for prompt in prompts)
 
 
 def test_prompts_that_were_trained_on_are_refused(tmp_path: Path):
-    source = ListedPrompts(tuple(f"picture {n}" for n in range(200)), "texts.txt")
-    known = [text for text in source.texts if not source.held_out(text)][:3]
+    source = ListedPrompts([[f"picture {n}" for n in range(200)]], "texts.txt")
+    known = [text for text in source.texts() if not source.held_out(text)][:3]
     (tmp_path / "p.txt").write_text("\n".join([*known, "something, else", ""]))
     with pytest.raises(UserError, match=r"3 of the 4 prompts of .*p\.txt are among the training prompts"):
         prompts_of_file(tmp_path / "p.txt", source)

@@ -91,7 +91,7 @@ def test_refuses_bad_sizes(sizes: tuple[int, int, str]):
 def test_saves_and_loads(tmp_path: Path, projected: bool):
     model = LSTMDeprojector(LSTMConfig(6, 9, "carried"), projected, {"feed": {"name": "batch"}})
     model.save_pretrained(tmp_path / "m")
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     for loader in (LSTMDeprojector, Deprojector):
         again = loader.from_pretrained(tmp_path / "m")
         assert isinstance(again, LSTMDeprojector)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deproj.data import Rows
+from deproj.cache import Rows
 from deproj.errors import UserError
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model import LSTMConfig, LSTMDeprojector

@@ -1,7 +1,9 @@
 """Texts: held out is held out, in every way a sample is made; files good and bad."""
 
+import csv
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
@@ -10,7 +12,18 @@ import pytest
 
 from deproj.errors import UserError
 from deproj.pixel import grammar
-from deproj.prompts import COMPOSED, SINGLE, FilePrompts, GrammarPrompts, Mix, PromptSource, open_prompts, words_of
+from deproj.prompts import (
+    COMPOSED,
+    SINGLE,
+    FilePrompts,
+    GrammarPrompts,
+    LinesBlocks,
+    ListedPrompts,
+    Mix,
+    PromptSource,
+    open_prompts,
+    words_of,
+)
 
 
 @pytest.fixture
@@ -82,7 +95,7 @@ def test_reads_columns(tmp_path: Path, kind: str):
     path = tmp_path / f"texts{kind}"
     write(path, [{"id": n, "text": f" text number {n} "} for n in range(100)])
     source = FilePrompts(path, "text")
-    assert source.texts == tuple(f"text number {n}" for n in range(100))
+    assert list(source.texts()) == [f"text number {n}" for n in range(100)]
     with pytest.raises(UserError, match=r"no column 'caption'; it has: id, text"):
         FilePrompts(path, "caption")
     with pytest.raises(UserError, match=r"needs data\.column"):
@@ -132,3 +145,56 @@ def test_composed_prompts_ask_for_what_single_ones_ask(text: str):
     composed = COMPOSED[SINGLE.index(text)]
     assert grammar.asked(text) == grammar.asked(composed)
     assert grammar.asked(text)
+
+
+ODD = ("plain", 'a "quoted", one', "two\nlines", "  spaces ", "", "naïve 猫", "x" * 3000)
+
+
+@pytest.mark.parametrize("kind", [".txt", ".csv", ".jsonl", ".parquet"])
+def test_blocks_hold_every_text_once(tmp_path: Path, kind: str):
+    """Whatever stands in a text: line breaks within quotes, letters of several bytes, a byte order mark."""
+    texts = [f"{odd} {n}" if odd else "" for n in range(60) for odd in ODD if kind != ".txt" or "\n" not in odd]
+    path = tmp_path / f"texts{kind}"
+    if kind == ".txt":
+        path.write_text("\ufeff" + "\r\n".join(texts))
+    elif kind == ".csv":
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file).writerows([["text", "n"], *([text, 1] for text in texts)])
+    elif kind == ".jsonl":
+        path.write_text("\n\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=50)
+    source = FilePrompts(path, None if kind == ".txt" else "text")
+    assert len(source.blocks) >= 3
+    wanted = [text.strip() for text in texts if text]
+    assert list(source.texts()) == wanted
+    kept = [text for text in wanted if not source.held_out(text)]
+    for seed in (0, 1):
+        drawn = list(itertools.islice(source.training(seed), 2 * len(kept)))
+        assert sorted(drawn[: len(kept)]) == sorted(drawn[len(kept) :]) == sorted(kept)
+        assert drawn[: len(kept)] != drawn[len(kept) :]
+        assert drawn == list(itertools.islice(source.training(seed), 2 * len(kept)))
+
+
+def test_a_share_comes_from_everywhere_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"{n} {'x' * 500}\n" for n in range(4000)))
+    monkeypatch.setattr(ListedPrompts, "WINDOW", 200_000)  # a tenth of the file
+    monkeypatch.setattr(LinesBlocks, "SIZE", 5_000)
+    first = [int(text.split()[0]) for text in itertools.islice(FilePrompts(path).training(0), 800)]
+    assert len({number // 400 for number in first}) == 10
+    assert first != sorted(first)
+
+
+def test_a_file_larger_than_memory_is_read_in_little(tmp_path: Path):
+    path = tmp_path / "texts.txt"
+    with path.open("w") as file:
+        for n in range(6000):
+            file.write(f"{n} {'letters ' * 1000}\n")
+    tracemalloc.start()
+    source = FilePrompts(path)
+    assert sum(1 for _ in itertools.islice(source.training(0), 6000)) == 6000
+    assert source.trained_on([next(source.training(0)), "never seen"]) == [next(source.training(0))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6 < path.stat().st_size

@@ -16,7 +16,8 @@ from PIL import Image
 
 from deproj.compare import difference, estimate
 from deproj.errors import UserError
-from deproj.results import collect
+from deproj.figures import by_place, curves, scatter
+from deproj.results import collect, numbers
 
 Train = Callable[..., Ended]
 
@@ -140,6 +141,17 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
             f"all, batch, {'trainer.' * ('pat' in new)}{new.replace(': ', '=')}",
             "eos_onward, recursive",
         ]
+
+
+def test_means_of_parts_are_a_setting_of_composed_prompts_alone(sweep: Path):
+    shutil.copy(sweep / "e0" / "evaluation.json", sweep / "e0" / "evaluation-mean.json")
+    found, _ = collect([sweep])
+    rows = numbers(found, found[0])
+    mean = "eos_onward, recursive, composed=mean"
+    assert [row["prompts"] for row in rows if row["setting"] == mean] == ["composed"]
+    assert mean in by_place(found)
+    assert mean in (scatter(found, rows) or "")
+    assert mean not in (curves(found) or "")
 
 
 def test_mistakes(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

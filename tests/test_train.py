@@ -28,7 +28,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("group", ["selection", "feed", "model", "sd", "logger", "experiment"])
+@pytest.mark.parametrize("group", ["selection", "feed", "model", "sd", "trainer", "logger", "experiment"])
 def test_every_shipped_choice_composes(group: str):
     import deproj.train  # noqa: F401 - registers the resolver of the run's folder
 
@@ -71,7 +71,7 @@ def test_every_setting_trains(train: Train, tmp_path: Path, selection: str, feed
 
 
 def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
-    ended = train("render=1", "trainer.max_epochs=2", "logger=tensorboard")
+    ended = train("render=1", "trainer.max_epochs=2")
     assert ended.code == 0, ended.err
     run = run_folder(tmp_path)
     sheets = sorted((run / "sheets").glob("*.png"))
@@ -81,13 +81,6 @@ def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
     assert first.size == second.size
     top = (0, 0, first.width, 64 + 160)
     assert first.crop(top).tobytes() == second.crop(top).tobytes(), "the first row is the true states' each time"
-
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
-    assert len(events.Images("benchmark")) == 2
-    assert len(events.Scalars("val/loss")) == 2
 
 
 def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
@@ -100,6 +93,16 @@ def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
     with (run / "metrics.csv").open() as file:
         (row,) = [row for row in csv.DictReader(file) if row.get("single/likeness")]
     assert float(row["single/likeness"]) == pytest.approx(evaluation["single"]["likeness"]["value"])
+
+
+def test_float32_stands_in_where_the_hardware_has_no_bfloat16(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
+    half = train("precision=bf16", "trainer.accelerator=cpu", "hydra.run.dir=half")
+    assert half.code == 0
+    assert "float32 is used" in half.out
+    assert train("precision=32", "trainer.accelerator=cpu", "hydra.run.dir=full").code == 0
+    weights = [(tmp_path / name / "deprojector" / "model.safetensors").read_bytes() for name in ("half", "full")]
+    assert weights[0] == weights[1]
 
 
 def test_a_model_of_another_kind_trains(train: Train, tmp_path: Path, encoder: TextEncoder):
@@ -171,18 +174,6 @@ def test_damaged_checkpoint_is_refused(train: Train, tmp_path: Path):
     assert (tmp_path / "part" / "deprojector" / "model.safetensors").exists(), "what was good stays"
 
 
-def test_sweep_skips_what_is_done(train: Train, tmp_path: Path):
-    sweep = ["-m", "selection=words_eos,words_eos_reversed", "feed=batch", "hydra.sweep.dir=sweep"]
-    ended = train(*sweep)
-    assert ended.code == 0, ended.err
-    results = [tmp_path / "sweep" / str(n) / "result.json" for n in (0, 1)]
-    times = [path.stat().st_mtime_ns for path in results]
-    again = train(*sweep)
-    assert again.code == 0, again.err
-    assert again.out.count("nothing to do") == 2
-    assert [path.stat().st_mtime_ns for path in results] == times
-
-
 def test_init_from_starts_from_the_weights(train: Train, tmp_path: Path):
     assert train("feed=batch", "hydra.run.dir=first").code == 0
     slow = ["optimizer.learning_rate=1e-12", "feed=recursive"]
@@ -207,6 +198,17 @@ def test_prompts_from_a_file(train: Train, tmp_path: Path):
     assert "were longer than 77 tokens and were truncated" in ended.out
 
 
+def test_tokens_instead_of_states(train: Train, tmp_path: Path):
+    """What is learnt differs by the rounding of kept states to float16; a run may go on the other way."""
+    for name, keep in (("a", "states"), ("b", "tokens")):
+        assert train(f"data.keep={keep}", f"hydra.run.dir={name}", "precision=64").code == 0
+    weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in "ab"]
+    assert all(torch.allclose(weights[0][key], weights[1][key], atol=2e-3) for key in weights[0])
+    losses = [json.loads((tmp_path / name / "result.json").read_text())["val_loss"] for name in "ab"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert train("resume=b", "data.keep=states", "trainer.max_epochs=2", defaults=False).code == 0
+
+
 def test_without_cuda_the_real_one_draws_nothing_and_says_why(train: Train, tmp_path: Path):
     ended = train("sd=sd15", "sd.path=pixel", "sd.clip=pixel", "data.prompts=grammar", "render=1", "trainer.accelerator=cpu")
     assert ended.code == 0, ended.err
@@ -225,30 +227,6 @@ def test_a_loss_that_becomes_nan_stops_the_run(train: Train, tmp_path: Path):
     assert ended.code == 1
     assert "the loss became" in ended.err
     assert "at step" in ended.err
-
-
-def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
-    ended = train("-m", "data.batch_size=0,20", "hydra.sweep.dir=sweep")
-    assert ended.code == 1
-    assert "data.batch_size" in ended.err
-    assert not (tmp_path / "sweep" / "0").exists(), "nothing half-written"
-    assert (tmp_path / "sweep" / "1" / "result.json").exists()
-
-
-def test_logs_to_wandb_offline(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    ended = train("logger=wandb", "render=1")
-    assert ended.code == 0, ended.err
-    run = run_folder(tmp_path)
-    (offline,) = (run / "wandb").glob("offline-run-*")
-    assert list(offline.glob("*.wandb"))
-    (picture,) = offline.rglob("media/images/*.png")
-    sheet = Image.open(run / "sheets" / "epoch-001.png")
-    assert Image.open(picture).convert("RGB").tobytes() == sheet.tobytes()
-    import wandb
-
-    assert wandb.run is None, "finished"
 
 
 def test_stops_when_the_held_out_loss_no_longer_falls(train: Train, tmp_path: Path):
@@ -336,7 +314,7 @@ def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkey
         (["trainer.accelerator=abacus"], ["abacus"]),
         (["optimizer.learning_rate=0"], ["above 0"]),
         (["render=sometimes"], ["sometimes"]),
-        (["precision=16"], ["precision is 32 or bf16; got 16"]),
+        (["precision=16"], ["precision is 32, 64 or bf16; got 16"]),
         (["evaluate=1"], ["evaluate is a number of prompts", "1"]),
         (["trainer.cuda_graphs=true"], ["trainer.cuda_graphs", "no CUDA"]),
         (["seed=abc"], ["seed is a whole number"]),

@@ -1,0 +1,249 @@
+"""A page in the browser: prompts, weights and pictures to pictures, ``python -m deproj.demo`` or ``make demo``.
+
+Needs the extra ``demo`` (Gradio). The page is served to this machine alone and loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode
+
+from deproj.errors import UserError, run_command
+from deproj.hub import shipped
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from PIL.Image import Image
+
+    from deproj.expression import Expression
+    from deproj.pipeline import DeprojectorPipeline
+
+__all__ = ["ROWS", "Settings", "build"]
+
+#: Rows of prompt and weight.
+ROWS = 4
+EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
+#: Width of a picture on the page, in pixels.
+SHOWN = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the page is set to, but for the picture, which is no part of the link.
+
+    Attributes:
+        prompts: in the syntax of `deproj.expression`, one a row.
+        weights: of the rows, then of the picture.
+        models: names of those that draw.
+    """
+
+    prompts: tuple[str, ...]
+    weights: tuple[float, ...]
+    models: tuple[str, ...]
+    seed: int
+    guidance: float
+
+    def query(self) -> str:
+        """As the query of a link."""
+        pairs: list[tuple[str, Any]] = [("prompt", prompt) for prompt in self.prompts]
+        pairs += [("weight", f"{weight:g}") for weight in self.weights]
+        pairs += [("model", model) for model in self.models]
+        return urlencode([*pairs, ("seed", self.seed), ("guidance", f"{self.guidance:g}")])
+
+    @classmethod
+    def of(cls, query: str, otherwise: Settings) -> Settings:
+        """Reads a link's query; what it lacks, or what is no such thing, is `otherwise`."""
+        given = parse_qs(query, keep_blank_values=True)
+        prompts = (given.get("prompt", list(otherwise.prompts)) + [""] * ROWS)[:ROWS]
+        models = tuple(name for name in given.get("model", []) if name in otherwise.models) or otherwise.models
+        try:
+            weights = tuple(min(max(float(w), -2.0), 2.0) for w in given["weight"])
+            seed, guidance = int(given["seed"][0]), min(max(float(given["guidance"][0]), 1.0), 15.0)
+        except (KeyError, ValueError):
+            weights, seed, guidance = otherwise.weights, otherwise.seed, otherwise.guidance
+        if len(weights) != ROWS + 1 or seed < 0:
+            weights, seed = otherwise.weights, otherwise.seed
+        return cls(tuple(prompts), weights, models, seed, guidance)
+
+
+def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
+    """The weighted sum of the rows and the picture.
+
+    Raises:
+        UserError: for a prompt that cannot be read, and for nothing at all.
+    """
+    from deproj.expression import Expression, parse
+    from deproj.expression import picture as of_picture
+
+    *weights, own = settings.weights
+    rows = [(prompt, weight) for prompt, weight in zip(settings.prompts, weights, strict=True) if prompt.strip() and weight]
+    total = Expression()
+    for prompt, weight in rows:
+        total += parse(prompt) * weight
+    if picture is not None and own:
+        total += of_picture(picture.convert("RGB")) * own
+    if not total.terms:
+        raise UserError("there is nothing to draw yet: type a prompt, or drop a picture in.")
+    return total
+
+
+def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Image | None) -> tuple[dict[str, Image | None], str]:
+    """Pictures by name, the true states' first (None where there are no true states), and what is to be said of them."""
+    import torch
+
+    pipe = next(iter(pipes.values()))
+    expression = expression_of_page(settings, picture)
+    (embedding,) = pipe.embed([expression])
+    said = [caution for name in settings.models for caution in pipes[name].cautions([expression], embedding[None])]
+    plain = expression.plain
+    states = {} if plain is None else {"true states": pipe.encoder([plain]).states[0]}
+    states |= {name: pipes[name].model.generate(embedding[None])[0] for name in settings.models}
+    if not states:
+        raise UserError("there is nothing to draw with: choose a model.")
+    images = pipe.sd(
+        prompt_embeds=torch.stack(list(states.values())).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
+        negative_prompt_embeds=pipe.encoder.empty.states.expand(len(states), -1, -1).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
+        guidance_scale=settings.guidance,
+        num_inference_steps=pipe.steps,
+        generator=[torch.Generator().manual_seed(settings.seed) for _ in states],
+    ).images
+    drawn: dict[str, Image | None] = {"true states": None} | dict(zip(states, map(enlarged, images), strict=True))
+    if plain is None:
+        said.append("No true states: only a text, or a sum of texts, has any.")
+    return drawn, "\n\n".join(dict.fromkeys(said))
+
+
+def enlarged(image: Image) -> Image:
+    """A small picture in sharp pixels."""
+    if image.width >= SHOWN:
+        return image
+    scale = SHOWN // image.width
+    return image.resize((image.width * scale, image.height * scale), 0)
+
+
+def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
+    """The page.
+
+    Args:
+        pipes: by the models' names; all of one Stable Diffusion.
+    """
+    import gradio as gr
+
+    names = tuple(pipes)
+    start = Settings((EXAMPLES[0], *[""] * (ROWS - 1)), (1.0,) * (ROWS + 1), names, 0, next(iter(pipes.values())).guidance)
+
+    def settings_of(values: Sequence[Any]) -> Settings:
+        prompts, weights = values[:ROWS], values[ROWS : 2 * ROWS + 1]
+        models, seed, guidance = values[2 * ROWS + 1 :]
+        return Settings(
+            tuple(prompt or "" for prompt in prompts),
+            tuple(map(float, weights)),
+            tuple(name for name in names if name in models),
+            int(seed or 0),
+            float(guidance),
+        )
+
+    def shown(picture: Image | None, *values: Any) -> list[Any]:
+        settings = settings_of(values)
+        try:
+            drawn, said = draw(pipes, settings, picture)
+        except UserError as error:
+            return [*[gr.skip()] * (len(names) + 1), f"```\n{error}\n```", gr.skip()]
+        pictures = [gr.Image(value=drawn.get(name), visible=name in drawn) for name in ("true states", *names)]
+        return [*pictures, said, f"?{settings.query()}"]
+
+    def opened(request: gr.Request) -> list[Any]:
+        given = Settings.of(str(request.query_params), start)
+        return [*given.prompts, *given.weights, list(given.models), given.seed, given.guidance]
+
+    opened.__annotations__ = {"request": gr.Request}  # Gradio reads this one, and not as a string
+
+    with gr.Blocks(title="deproj", analytics_enabled=False) as page:
+        gr.Markdown("# deproj\nPictures from embeddings: of prompts, of their sums, of pictures.")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                prompts, weights = [], []
+                for k in range(ROWS):
+                    with gr.Row():
+                        prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180, max_lines=2))
+                        weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
+                with gr.Row():
+                    picture = gr.Image(
+                        label="picture", type="pil", sources=["upload", "clipboard"], height=150, scale=3, min_width=180
+                    )
+                    weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
+                with gr.Row():
+                    models = gr.CheckboxGroup(list(names), value=list(names), label="models", scale=3, min_width=180)
+                    seed = gr.Number(0, label="seed", precision=0, minimum=0, scale=1, min_width=80)
+                    guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", scale=2, min_width=130)
+                go = gr.Button("Draw", variant="primary")
+            with gr.Column(scale=3, min_width=320):
+                with gr.Row():
+                    outputs = [
+                        gr.Image(
+                            label=name, height=SHOWN, width=SHOWN, min_width=SHOWN, interactive=False, elem_classes="picture"
+                        )
+                        for name in ("true states", *names)
+                    ]
+                said = gr.Markdown()
+                link = gr.Textbox(label="link to these settings", interactive=False, elem_classes="link", buttons=["copy"])
+        gr.Examples([[example] for example in EXAMPLES], [prompts[0]], label="examples")
+        values = [*prompts, *weights, models, seed, guidance]
+        drawing = {"fn": shown, "inputs": [picture, *values], "outputs": [*outputs, said, link]}
+        gr.on([go.click, *(prompt.submit for prompt in prompts), *(weight.release for weight in weights), seed.submit], **drawing)
+        gr.on([picture.change, models.change, guidance.release], **drawing)
+        link.change(None, link, link, js="query => new URL(query, location.href).href")
+        page.load(opened, None, values).then(**drawing)
+    page.queue(default_concurrency_limit=1)  # one picture after the other, and how many are before one's own is shown
+    return page
+
+
+def theme() -> gr.themes.Default:
+    """Gradio's own, with this machine's fonts instead of fonts from elsewhere."""
+    import gradio as gr
+
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids (default: those that ship)")
+    parser.add_argument("--sd", default="pixel", help="pixel, or the folder or hub id of a Stable Diffusion 1.x (pixel)")
+    parser.add_argument("--clip", help="the CLIP that its text encoder comes from, for pictures")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 shows the page to the whole network")
+    parser.add_argument("--port", type=int, default=7860, help="port (7860)")
+    args = parser.parse_args()
+
+    def command() -> None:
+        try:
+            import gradio  # noqa: F401
+        except ModuleNotFoundError:
+            raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
+        if not 1 <= args.port < 65536:
+            raise UserError(f"--port is 1 to 65535; got {args.port}.")
+        models = args.models or shipped()
+        from deproj.model import Deprojector
+        from deproj.pipeline import DeprojectorPipeline
+        from deproj.run import quiet_libraries
+
+        quiet_libraries()
+        print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
+        first = DeprojectorPipeline.from_pretrained(args.sd, models[0], clip=args.clip)
+        pipes = {models[0]: first}
+        for name in models[1:]:
+            pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
+        page = build(pipes)
+        try:
+            page.launch(server_name=args.host, server_port=args.port, share=False, theme=theme())
+        except OSError as error:
+            raise UserError(f"cannot serve at {args.host}:{args.port}: {error}; name another with --port.") from None
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

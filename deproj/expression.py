@@ -1,0 +1,419 @@
+"""Arithmetic on embeddings, relative to the empty prompt: as Python objects, and as one text syntax.
+
+An `Expression` is a weighted sum of differences to the empty prompt's embedding e0,
+
+    e = sum(w_i (e_i - e0)) + e0
+
+of texts, pictures and embeddings. Sums, weights, subtraction, means and interpolation all give one again:
+
+    text("1girl") + 1.2 * text("red hair") - "black skirt"      mean("cat", "maid")      between("cat maid", "1boy", 0.3)
+
+As text, from what binds most loosely to what binds most tightly:
+
+    a | b            the mean of the sides, of two or more
+    a | b @ 0.3      interpolation: 70 % of the left side and 30 % of the right one
+    a, b             sum
+    -a               subtraction, at the beginning of a term
+    a:1.2            weight
+    (a, b)           what belongs together, as in (cat, maid):0.5
+    <name>           a picture that is handed over by this name
+    "a, b"           text as it stands, signs and all; "" is the empty prompt; a backslash takes the next character as it is
+
+A term is embedded by itself, so commas mean composition: ``cat, maid`` is the sum of two embeddings, ``cat maid`` is one.
+Nothing between two commas is passed over, and a blank text is the empty prompt.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from deproj.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from deproj.encoder import TextEncoder
+
+__all__ = [
+    *("Atom", "Expression", "Named", "Picture", "PictureEmbedder", "Text", "Vector"),
+    *("between", "embed", "expression_of", "mean", "parse", "picture", "text", "vector"),
+]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that is embedded whole."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """A picture that an expression calls by a name; `Expression.with_pictures` puts it in."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture, whose embedding CLIP's image encoder gives."""
+
+    image: Image
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """An embedding, (D,)."""
+
+    embedding: Tensor
+
+
+Atom = Text | Named | Picture | Vector
+
+
+class PictureEmbedder(Protocol):
+    """Pictures (B) to embeddings, (B, D)."""
+
+    def __call__(self, images: Sequence[Image], /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A weighted sum of differences to the empty prompt; without terms, the empty prompt.
+
+    Strings beside an operator are read as the syntax says: ``picture(p) + "red hair:1.2"``.
+
+    Attributes:
+        terms: weight and what it weighs.
+    """
+
+    terms: tuple[tuple[float, Atom], ...] = ()
+
+    def __add__(self, other: Expression | str) -> Expression:
+        return Expression(self.terms + expression_of(other).terms)
+
+    def __radd__(self, other: str) -> Expression:
+        return expression_of(other) + self
+
+    def __sub__(self, other: Expression | str) -> Expression:
+        return self + -expression_of(other)
+
+    def __rsub__(self, other: str) -> Expression:
+        return expression_of(other) - self
+
+    def __neg__(self) -> Expression:
+        return self * -1.0
+
+    def __mul__(self, weight: float) -> Expression:
+        if not math.isfinite(weight):
+            raise UserError(f"a weight is a finite number; got {weight}.")
+        return Expression(tuple((weight * w, atom) for w, atom in self.terms))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Expression:
+        if not divisor:
+            raise UserError("an expression cannot be divided by 0.")
+        return self * (1 / divisor)
+
+    def __str__(self) -> str:
+        """In the text syntax. Pictures and embeddings, which have no name, are shown as ``<picture>`` and ``<embedding>``."""
+        return ", ".join(written(weight, atom) for weight, atom in self.terms)
+
+    @property
+    def plain(self) -> str | None:
+        """The expression as one plain text, where it is nothing but a sum of texts, as ``cat maid`` is of ``cat, maid``."""
+        if any(weight != 1 or not isinstance(atom, Text) for weight, atom in self.terms):
+            return None
+        return " ".join(atom.text for _, atom in self.terms if isinstance(atom, Text)).strip()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the pictures that it calls for, each once."""
+        return list(dict.fromkeys(atom.name for _, atom in self.terms if isinstance(atom, Named)))
+
+    def with_pictures(self, pictures: Mapping[str, Image]) -> Expression:
+        """Puts pictures in the place of their names.
+
+        Raises:
+            UserError: for a name that no picture has.
+        """
+        if missing := [name for name in self.names if name not in pictures]:
+            known = ", ".join(f"<{name}>" for name in pictures) or "none"
+            raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
+        terms = ((w, Picture(pictures[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
+        return Expression(tuple(terms))
+
+
+def text(words: str) -> Expression:
+    """A text, embedded whole, whatever signs it holds."""
+    return Expression(((1.0, Text(words)),))
+
+
+def picture(image: Image) -> Expression:
+    """A picture."""
+    return Expression(((1.0, Picture(image)),))
+
+
+def vector(embedding: Tensor) -> Expression:
+    """An embedding, (D,)."""
+    if embedding.ndim != 1:
+        raise UserError(f"a vector is one embedding, (D,); got {tuple(embedding.shape)}.")
+    return Expression(((1.0, Vector(embedding)),))
+
+
+def mean(*expressions: Expression | str) -> Expression:
+    """The mean of one or more."""
+    if not expressions:
+        raise UserError("a mean is of one expression or more; got none.")
+    return sum(map(expression_of, expressions), Expression()) * (1 / len(expressions))
+
+
+def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
+    """From a (t = 0) to b (t = 1), in a straight line."""
+    return (1 - t) * expression_of(a) + t * expression_of(b)
+
+
+def expression_of(anything: Any) -> Expression:
+    """A text in the syntax, a picture, an embedding (D,), or what is an expression already."""
+    import torch
+    from PIL import Image
+
+    if isinstance(anything, Expression):
+        return anything
+    if isinstance(anything, str):
+        return parse(anything)
+    if isinstance(anything, Image.Image):
+        return picture(anything)
+    if isinstance(anything, torch.Tensor):
+        return vector(anything)
+    raise UserError(f"a prompt is a text, a picture, an embedding (D,) or an expression; got a {type(anything).__name__}.")
+
+
+def embed(expressions: Sequence[Expression], encoder: TextEncoder, pictures: PictureEmbedder | None = None) -> Tensor:
+    """Embeddings of expressions, (B, D); each text and picture is encoded once.
+
+    Args:
+        pictures: embeds pictures; None where there is no image encoder.
+
+    Raises:
+        UserError: for a picture where there is no image encoder or that has no name, and for an embedding of another width.
+    """
+    import torch
+
+    empty = encoder.empty.embedding[0]
+    atoms = list(dict.fromkeys(atom for expression in expressions for _, atom in expression.terms))
+    found: dict[Atom, Tensor] = {}
+    if texts := [atom for atom in atoms if isinstance(atom, Text)]:
+        found |= dict(zip(texts, encoder.embed([atom.text for atom in texts]), strict=True))
+    if images := [atom for atom in atoms if isinstance(atom, Picture)]:
+        if pictures is None:
+            raise UserError(
+                "pictures can't be taken: name the CLIP that the text encoder comes from (clip=, --clip), and pictures of all "
+                "kinds (pictures=, --reference)."
+            )
+        found |= dict(zip(images, pictures([atom.image for atom in images]).to(empty), strict=True))
+    for atom in atoms:
+        if isinstance(atom, Named):
+            raise UserError(f"no picture is named <{atom.name}>; hand one over by that name.")
+        if isinstance(atom, Vector):
+            if atom.embedding.shape != empty.shape:
+                raise UserError(f"an embedding is ({len(empty)},) here; got {tuple(atom.embedding.shape)}.")
+            found[atom] = atom.embedding.to(empty)
+    embedded = []
+    for expression in expressions:
+        # one term of weight 1 is the embedding itself, to the last bit
+        if len(expression.terms) == 1 and expression.terms[0][0] == 1:
+            embedded.append(found[expression.terms[0][1]])
+        else:
+            parts = [weight * (found[atom] - empty) for weight, atom in expression.terms]
+            embedded.append(torch.stack(parts).sum(0) + empty if parts else empty)
+    return torch.stack(embedded) if embedded else empty[None][:0]
+
+
+# --- The text syntax -------------------------------------------------------------------------------
+
+SIGNS = ',:|@()<>"\\'
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+DEEPEST = 50  # brackets in brackets
+
+
+def parse(prompt: str) -> Expression:
+    """Reads the text syntax (see the module's docstring).
+
+    Raises:
+        UserError: for what it cannot read, with the character where that is.
+    """
+    reader = Reader(prompt)
+    expression = reader.blend(0)
+    if (sign := reader.peek()) is not None:
+        reader.fail("this closes nothing" if sign in ")>" else "this cannot stand here; put signs of a text in quotes")
+    return expression
+
+
+def written(weight: float, atom: Atom) -> str:
+    sign, size = ("-" if weight < 0 else ""), abs(weight)
+    if isinstance(atom, Text):
+        what = atom.text
+        if not what or what != what.strip() or what.startswith("-") or any(s in SIGNS for s in what):
+            what = '"' + re.sub(r'(["\\])', r"\\\1", what) + '"'
+    elif isinstance(atom, Named):
+        what = f"<{atom.name}>"
+    else:
+        what = "<picture>" if isinstance(atom, Picture) else "<embedding>"
+    return f"{sign}{what}" + ("" if size == 1 else f":{size!r}")
+
+
+class Reader:
+    """Recursive descent over one prompt."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt, self.at = prompt, 0
+
+    def peek(self) -> str | None:
+        """The next character that is no space, or None at the end."""
+        while self.at < len(self.prompt) and self.prompt[self.at].isspace():
+            self.at += 1
+        return self.prompt[self.at] if self.at < len(self.prompt) else None
+
+    def take(self, sign: str) -> bool:
+        """Whether the next character is this one, which is then passed."""
+        found = self.peek() == sign
+        self.at += found
+        return found
+
+    def fail(self, what: str, at: int | None = None) -> None:
+        """Raises a `UserError` that shows where."""
+        at = self.at if at is None else at
+        start = max(at - 40, 0)
+        shown = "".join(" " if c.isspace() else c for c in self.prompt[start : at + 40])
+        # the letters of some scripts are two columns wide
+        before = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown[: at - start])
+        raise UserError(f"{what}; character {at + 1} of the prompt:\n  {shown}\n  {' ' * before}^")
+
+    def blend(self, depth: int) -> Expression:
+        sides = [self.side(depth)]
+        while (bar := self.at if self.peek() == "|" else None) is not None:
+            self.at += 1
+            if not sides[-1].terms:
+                self.fail("there is nothing to the left of this", bar)
+            sides.append(self.side(depth))
+            if not sides[-1].terms:
+                self.fail("there is nothing to the right of this", bar)
+        if self.peek() != "@":
+            return mean(*sides) if len(sides) > 1 else sides[0]
+        if len(sides) != 2:
+            self.fail(f"@ stands after two sides, as in a | b @ 0.3; here it is {len(sides)}")
+        self.at += 1
+        start, t = self.at, self.number("the share of the right side, 0 to 1")
+        if not 0 <= t <= 1:
+            self.fail("the share of the right side is 0 to 1", start)
+        return between(sides[0], sides[1], t)
+
+    def side(self, depth: int) -> Expression:
+        total = self.term(depth)
+        while self.take(","):
+            total += self.term(depth)
+        return total
+
+    def term(self, depth: int) -> Expression:
+        start, minus = self.at, False
+        if self.peek() == "-":
+            start, minus = self.at, True
+            self.at += 1
+        found, there = self.atom(depth)
+        if self.peek() == ":":
+            if not there:
+                self.fail("there is nothing to weigh here")
+            self.at += 1
+            found *= self.number("a weight")
+        elif minus and not there:
+            self.fail("there is nothing to subtract here", start)
+        return -found if minus else found
+
+    def atom(self, depth: int) -> tuple[Expression, bool]:
+        """What a term is of, and whether there is anything."""
+        start, sign = self.at, self.peek()
+        if sign is None or sign in ",|@:":
+            return Expression(), False
+        start = self.at
+        if sign == "(":
+            if depth == DEEPEST:
+                self.fail(f"brackets are {DEEPEST} deep at most")
+            self.at += 1
+            found = self.blend(depth + 1)
+            if not self.take(")"):
+                self.fail("this bracket is not closed", start)
+            if not found.terms:
+                self.fail("there is nothing in these brackets", start)
+        elif sign == '"':
+            found = text(self.quoted())
+        elif sign == "<":
+            end = self.prompt.find(">", start)
+            if end < 0:
+                self.fail("this < is not closed; a picture is called <name>", start)
+            if not (name := self.prompt[start + 1 : end].strip()):
+                self.fail("a picture is called by a name, as in <name>", start)
+            self.at = end + 1
+            found = Expression(((1.0, Named(name)),))
+        elif sign in ")>":
+            return Expression(), False
+        else:
+            return text(self.bare()), True
+        if (after := self.peek()) is not None and after not in ",|@:)":
+            self.fail("a comma is missing before this")
+        return found, True
+
+    def bare(self) -> str:
+        letters: list[str] = []
+        kept = 0  # what is escaped is kept, spaces too
+        while self.at < len(self.prompt) and (sign := self.prompt[self.at]) not in ',:|@()<>"':
+            if sign == "\\":
+                self.escape()
+                kept = len(letters) + 1
+            letters.append(self.prompt[self.at])
+            self.at += 1
+        if self.at < len(self.prompt) and self.prompt[self.at] in '(<"':
+            self.fail("a comma is missing before this, or quotes around the text that it is part of")
+        words = "".join(letters)
+        return words[:kept] + words[kept:].rstrip()
+
+    def quoted(self) -> str:
+        start, letters = self.at, list[str]()
+        self.at += 1
+        while self.at < len(self.prompt) and self.prompt[self.at] != '"':
+            if self.prompt[self.at] == "\\":
+                self.escape()
+            letters.append(self.prompt[self.at])
+            self.at += 1
+        if self.at == len(self.prompt):
+            self.fail("this quote is not closed", start)
+        self.at += 1
+        return "".join(letters)
+
+    def escape(self) -> None:
+        """Passes a backslash."""
+        self.at += 1
+        if self.at == len(self.prompt):
+            self.fail("nothing follows this backslash", self.at - 1)
+
+    def number(self, what: str) -> float:
+        """A number and then the end of a term."""
+        self.peek()
+        start, match = self.at, NUMBER.match(self.prompt, self.at)
+        if match is None:
+            self.fail(f"{what} must be a number; put signs of a text in quotes")
+            raise AssertionError
+        self.at = match.end()
+        value = float(match.group())
+        if not math.isfinite(value):
+            self.fail(f"{what} is too large", start)
+        if (after := self.peek()) is not None and after not in ",|@)":
+            self.fail(f"{what} ends here, and then comes a comma; put signs of a text in quotes")
+        return value

@@ -1,0 +1,310 @@
+"""A deprojector and a Stable Diffusion as one pipeline, in diffusers' manner: embeddings in, pictures out.
+
+    pipe = DeprojectorPipeline.from_pretrained("pixel", "runs/…")
+    pipe("cat, maid").images[0]
+
+The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`, which may be given another
+scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` gives:
+
+    img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    states, negative = pipe.encode_prompt("cat, maid")
+    img2img(image=picture, prompt_embeds=states, negative_prompt_embeds=negative).images[0]
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from deproj.distance import FAR
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError
+from deproj.expression import Expression, Text, embed, expression_of
+from deproj.images import ImageEncoder
+from deproj.model import Deprojector
+from deproj.render import Renderer, SdSettings
+from deproj.run import build
+from deproj.selection import PLACES, TokenSelection
+from deproj.settings import CONF, foreign_classes, read_config, settings
+
+__all__ = ["DeprojectorPipeline", "sd_settings"]
+
+Prompt = str | Expression | Image | Tensor
+
+
+def sd_settings(sd: str | Path, clip: str | Path | None = None) -> SdSettings:
+    """How pictures are sampled in the pixel world, or in any Stable Diffusion 1.x.
+
+    Args:
+        sd: ``pixel``, a folder or a hub id.
+        clip: the CLIP that its text encoder comes from; for ``pixel`` its own.
+    """
+    name = "pixel" if str(sd) == "pixel" else "sd15"
+    node = read_config(CONF / "sd" / f"{name}.yaml")
+    if name != "pixel":
+        node |= {"path": str(sd), "clip": None if clip is None else str(clip)}
+    return settings(SdSettings, node, "sd")
+
+
+class DeprojectorPipeline:
+    """Draws pictures from prompts, pictures and embeddings through a deprojector.
+
+    Attributes:
+        sd: the diffusers pipeline that draws, without text encoder.
+        encoder: the text encoder that the deprojector inverts.
+        model: the deprojector.
+        pictures: CLIP's image encoder, or None where pictures can't be taken.
+        steps, guidance: of the sampler, where a call doesn't say.
+        chunk: pictures to draw at once where there are many.
+
+    Args:
+        selection: in whose order the model's states stand; None where that is not known. Only `strength` needs it.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        encoder: TextEncoder,
+        model: Deprojector,
+        pictures: ImageEncoder | None = None,
+        selection: TokenSelection | None = None,
+    ) -> None:
+        model.check_encoder(encoder)
+        self.sd, self.encoder, self.model = renderer.pipe, encoder, model.eval()
+        self.pictures, self.selection = pictures, selection
+        self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        sd: str | Path | SdSettings,
+        deprojector: str | Path | Deprojector,
+        clip: str | Path | None = None,
+        pictures: Sequence[Image] | None = None,
+        device: str | None = None,
+        selection: TokenSelection | None = None,
+    ) -> DeprojectorPipeline:
+        """Loads a Stable Diffusion and a deprojector for it.
+
+        Args:
+            sd: ``pixel``, the folder or hub id of a Stable Diffusion 1.x, or a run's settings of it.
+            deprojector: a run's folder, an exported model's, a hub id, or the model itself.
+            clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; ``pixel`` brings its own.
+            pictures: of all kinds, a hundred or more, to find the middle of CLIP's picture embeddings by; the pixel world
+                draws its own. Without them, and without `clip`, pictures are refused.
+            device: CUDA where there is one.
+            selection: the model's, where it is a class of one's own; models trained on a shipped one know theirs.
+
+        Raises:
+            UserError: for what isn't there, is damaged, or doesn't belong together.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = sd if isinstance(sd, SdSettings) else sd_settings(sd, clip)
+        encoder = TextEncoder.from_pretrained(chosen.path, chosen.clip, device)
+        model = deprojector
+        if not isinstance(model, Deprojector):
+            model = Deprojector.from_pretrained(model, encoder)
+        seen = None
+        if chosen.clip is not None and (pictures or chosen.clip == "pixel"):
+            seen = ImageEncoder(chosen.clip, encoder, model.distance, pictures)
+        renderer = Renderer(chosen, encoder.empty.states[0], device)
+        return cls(renderer, encoder, model.to(device), seen, selection or selection_of(model))
+
+    def with_model(self, model: Deprojector) -> DeprojectorPipeline:
+        """The same Stable Diffusion with another deprojector.
+
+        Raises:
+            UserError: for one of another text encoder.
+        """
+        model.check_encoder(self.encoder)
+        other = copy(self)
+        other.model, other.selection = model.to(self.device).eval(), selection_of(model)
+        return other
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Parts of the diffusers pipeline, to make others of."""
+        return self.sd.components
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.sos.device
+
+    def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> Tensor:
+        """Embeddings of prompts, (B, D).
+
+        Args:
+            pictures: by the names that prompts call them by, as in ``<photo>, red hair``.
+        """
+        return embed(self.read(prompts, pictures), self.encoder, self.pictures)
+
+    def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> list[Expression]:
+        """Prompts as expressions."""
+        return [expression_of(prompt).with_pictures(pictures or {}) for prompt in prompts]
+
+    def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:
+        """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence."""
+        said = []
+        texts = {atom.text: None for expression in expressions for _, atom in expression.terms if isinstance(atom, Text)}
+        for words, cut in zip(texts, self.encoder.tokenize(list(texts))[1].tolist(), strict=True):
+            if cut:
+                said.append(f"{shorten(words)!r} is longer than {PLACES} tokens; the rest of it is not seen.")
+        if self.model.distance is not None:
+            for expression, far in zip(expressions, self.model.distance(embedding).tolist(), strict=True):
+                if far > FAR:
+                    said.append(
+                        f"{shorten(str(expression))!r} is {far:.1f} times as far out as the prompts that the deprojector "
+                        "was trained on; its picture may be wrong."
+                    )
+        return said
+
+    def states_of(
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        embedding: Tensor | None = None,
+        image: Image | Sequence[Image] | None = None,
+        strength: float = 1.0,
+        pictures: Mapping[str, Image] | None = None,
+    ) -> Tensor:
+        """States for prompts, as `prompt_embeds` of any Stable Diffusion 1.x pipeline, (B, 77, D).
+
+        Args:
+            prompt: a text in the syntax of `deproj.expression`, an expression, a picture, an embedding (D,), or a list of
+                any of these.
+            embedding: instead of a prompt, (D,) or (B, D).
+            image: instead of a prompt, one picture or more.
+            strength: from the true states of the prompt (0) to the deprojected ones (1), which are blended place by place
+                in the model's order. Below 1, prompts must be texts, or sums of texts, which are joined.
+            pictures: by the names that prompts call them by, as in ``<photo>, red hair``.
+
+        Raises:
+            UserError: unless one of prompt, embedding and image is given, and for what can't be read or blended.
+        """
+        if not 0 <= strength <= 1:
+            raise UserError(f"strength is 0 to 1; got {strength}.")
+        expressions = self.read(as_list(prompt, embedding, image), pictures)
+        embedded = embed(expressions, self.encoder, self.pictures)
+        for caution in self.cautions(expressions, embedded):
+            warnings.warn(caution, stacklevel=2)
+        return self.blend(expressions, embedded, strength)
+
+    def blend(self, expressions: Sequence[Expression], embedded: Tensor, strength: float) -> Tensor:
+        """States of expressions and their embeddings (B, D), (B, 77, D)."""
+        made = self.model.generate(embedded)
+        if strength == 1:
+            return made
+        texts = [expression.plain for expression in expressions]
+        if None in texts:
+            without = shorten(str(expressions[texts.index(None)]))
+            raise UserError(f"strength below 1 needs true states, which {without!r} has not: texts and sums of texts have.")
+        if self.selection is None:
+            raise UserError("strength below 1 needs to know the order of the model's states; hand over its selection.")
+        true = self.encoder([words or "" for words in texts])
+        return torch.lerp(self.selection(true.length.cpu()).arrange(true.states.cpu()).to(made), made, strength)
+
+    def encode_prompt(
+        self, prompt: Prompt | Sequence[Prompt], negative_prompt: Prompt | Sequence[Prompt] | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """States of prompts and of what is to be avoided, each (B, 77, D), in the diffusers pipeline's own precision.
+
+        Args:
+            negative_prompt: one for all prompts, or as many as these, deprojected as they are; nothing, or an empty text, is
+                the empty prompt's true states.
+            options: of `states_of`.
+        """
+        return self.with_negative(self.states_of(prompt, **options), negative_prompt, options.get("pictures"))
+
+    def with_negative(
+        self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` gives them."""
+        given = self.read(as_list("" if negative_prompt is None else negative_prompt, None, None), pictures)
+        if len(given) not in (1, len(states)):
+            raise UserError(f"there are {len(given)} negative prompts for {len(states)} prompts; give one, or as many.")
+        negative = self.model.generate(embed(given, self.encoder, self.pictures))
+        for row, expression in enumerate(given):
+            if expression.plain == "":
+                negative[row] = self.encoder.empty.states[0]
+        to = {"device": self.sd.unet.device, "dtype": self.sd.unet.dtype}
+        return states.to(**to), negative.expand(len(states), -1, -1).to(**to)
+
+    def __call__(
+        self,
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        *,
+        embedding: Tensor | None = None,
+        image: Image | Sequence[Image] | None = None,
+        negative_prompt: Prompt | Sequence[Prompt] | None = None,
+        strength: float = 1.0,
+        pictures: Mapping[str, Image] | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Draws pictures.
+
+        Args:
+            prompt, embedding, image, strength, pictures: what of, as in `states_of`.
+            negative_prompt: as in `encode_prompt`.
+            guidance_scale, num_inference_steps: by default those of the Stable Diffusion's settings.
+            num_images_per_prompt: pictures of each prompt stand side by side.
+            generator: one for all pictures or a list of one a picture, as in diffusers.
+            options: of the diffusers pipeline's call, as `output_type` or `callback_on_step_end`.
+
+        Returns:
+            What the diffusers pipeline gives, with `images`.
+
+        Raises:
+            UserError: for prompts that can't be read.
+        """
+        states = self.states_of(prompt, embedding, image, strength, pictures)
+        positive, negative = self.with_negative(states, negative_prompt, pictures)
+        return self.sd(
+            prompt_embeds=positive,
+            negative_prompt_embeds=negative,
+            guidance_scale=self.guidance if guidance_scale is None else guidance_scale,
+            num_inference_steps=self.steps if num_inference_steps is None else num_inference_steps,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            **options,
+        )
+
+
+def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
+    """The one that is given, as a list of prompts."""
+    given = [one for one in (prompt, embedding, image) if one is not None]
+    if len(given) != 1:
+        raise UserError(
+            f"give one of prompt, embedding and image; got {len(given)}. Mixed, they are a prompt: picture(image) + 'red hair'."
+        )
+    one = given[0]
+    if isinstance(one, Tensor):
+        if one.ndim not in (1, 2):
+            raise UserError(f"an embedding is (D,) or (B, D); got {tuple(one.shape)}.")
+        return list(one) if one.ndim == 2 else [one]
+    prompts = list(one) if isinstance(one, (list, tuple)) else [one]
+    if not prompts:
+        raise UserError("there is no prompt in the list.")
+    return prompts
+
+
+def selection_of(model: Deprojector) -> TokenSelection | None:
+    """The selection that a model says it was trained on, if that is one of those that are shipped."""
+    node = {key: value for key, value in (model.provenance.get("selection") or {}).items() if key != "name"}
+    if not node or foreign_classes({"selection": node}, ("selection",)):
+        return None
+    made: TokenSelection = build(node, TokenSelection, "selection")
+    return made
+
+
+def shorten(words: str, length: int = 60) -> str:
+    return words if len(words) <= length else f"{words[: length - 1]}…"

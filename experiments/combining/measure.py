@@ -1,0 +1,155 @@
+"""What combining models gives: ``python experiments/combining/measure.py [SWEEPS]``.
+
+Takes the trained runs of ``experiment=ignored_states``, and eos_onward of ``experiment=recursive_input``, in SWEEPS (``sweeps``),
+measures splices and ensembles of them on held-out prompts, as ``deproj.evaluate`` measures runs, and prints the table. What has
+been measured lies in ``results/`` beside this file and isn't measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deproj.combine import Ensemble, LengthHead, Splice
+from deproj.compare import difference, estimate
+from deproj.data import SamplesModule
+from deproj.errors import UserError, run_command
+from deproj.evaluate import evaluator_of
+from deproj.evaluator import Evaluator
+from deproj.files import write_whole
+from deproj.model import Deprojector
+from deproj.prompts import plain
+from deproj.run import open_source, quiet_libraries
+from deproj.selection import AllTokens, EosOnward, TokenSelection
+from deproj.settings import read_config
+
+HERE = Path(__file__).parent
+FIXED = 10
+#: Feed and selection of the models that are combined.
+PARTS = (("batch", "words_eos"), ("batch", "words_eos_reversed"), ("batch", "eos_onward"), ("recursive", "eos_onward"))
+SWEEP = {"batch": "ignored_states", "recursive": "recursive_input"}
+MEASURES = ("fidelity", "conditioning error", "noise", "likeness")
+#: What each row is compared with, in pairs.
+AGAINST = {
+    "splice, at 10": "eos_onward, recursive",
+    "splice, head": "splice, at 10",
+    "splice, true length": "splice, head",
+    "reversed splice, head": "splice, head",
+    **{f"ensemble, fuse {fuse}": "eos_onward, recursive" for fuse in (0.0, 0.5, 1.0)},
+}
+
+
+class Parts:
+    """The trained models of one seed, and the length head fitted to what they were trained on."""
+
+    def __init__(self, sweeps: Path, seed: int, evaluator: Evaluator, config: dict[str, Any]) -> None:
+        self.sweeps, self.seed, self.evaluator, self.config = sweeps, seed, evaluator, config
+        self.head = self.fitted()
+
+    def model(self, selection: str, feed: str) -> Deprojector:
+        folder = self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed}"
+        return Deprojector.from_pretrained(folder, self.evaluator.encoder)
+
+    def fitted(self) -> LengthHead:
+        data = SamplesModule(*open_source(self.config), self.evaluator.encoder, EosOnward(), seed=0)
+        data.setup()
+        assert data.train is not None
+        lengths = torch.from_numpy(data.train.length.astype("int64"))
+        return LengthHead.fit(data.train.embeddings(len(lengths)), lengths, seed=self.seed)
+
+    def subjects(self) -> Iterator[tuple[str, Any, TokenSelection]]:
+        """Name, what makes it, and the order in which it gives states."""
+        words, reverse = self.model("words_eos", "batch"), self.model("words_eos_reversed", "batch")
+        rest, batch_fed = self.model("eos_onward", "recursive"), self.model("eos_onward", "batch")
+        yield f"splice, at {FIXED}", Splice.of(words, rest, FIXED), AllTokens()
+        yield "splice, head", Splice.of(words, rest, self.head), AllTokens()
+        told = Splice.of(words, rest, FIXED)
+        told.words = self.true_words  # type: ignore[method-assign]
+        yield "splice, true length", told, AllTokens()
+        yield "reversed splice, head", Splice.of(reverse, rest, self.head), AllTokens()
+        for fuse in (0.0, 0.5, 1.0):
+            yield f"ensemble, fuse {fuse}", Ensemble.of([rest, batch_fed], fuse), EosOnward()
+
+    def evaluated(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The models by themselves, as their runs were evaluated."""
+        for feed, selection in PARTS:
+            path = self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed}" / "evaluation.json"
+            result = json.loads(path.read_text())
+            if (result["world"], result["prompts"]) != (self.evaluator.world_hash, self.evaluator.prompts):
+                raise UserError(
+                    f"{path} is of other prompts; python -m deproj.evaluate {path.parent} --count {len(self.evaluator.prompts)}"
+                )
+            yield f"{selection}, {feed}", result
+
+    def true_words(self, embedding: Tensor) -> Tensor:
+        return self.evaluator.encoder(list(map(plain, self.evaluator.prompts))).length - 2
+
+    def head_errors(self) -> str:
+        """How often the head is right about the held-out prompts, and by how much it is wrong."""
+        prompts, encoder = self.evaluator.prompts, self.evaluator.encoder
+        true = self.true_words(torch.empty(0))
+        said = []
+        for kind, embedding in (("single", encoder(list(map(plain, prompts))).embedding), ("composed", encoder.compose(prompts))):
+            wrong = (self.head.words(embedding) - true).abs()
+            said.append(f"{kind}: right for {(wrong == 0).float().mean():.1%}, wrong by {wrong.float().mean():.2f} on average")
+        return f"seed {self.seed}, {len(prompts)} prompts of {true.min()} to {true.max()} words; " + "; ".join(said)
+
+
+def measure(sweeps: Path, count: int) -> dict[str, list[dict[str, Any]]]:
+    folders = [[sweeps / SWEEP[feed] / f"{selection}-{feed}-{seed}" for feed, selection in PARTS] for seed in range(3)]
+    seeds = [seed for seed in range(3) if all((folder / "result.json").is_file() for folder in folders[seed])]
+    if not seeds:
+        missing = next(folder for folder in folders[0] if not (folder / "result.json").is_file())
+        raise UserError(f"{missing} is not trained; first: python -m deproj.train experiment={missing.parent.name}")
+    config = read_config(folders[seeds[0]][0] / "config.yaml")
+    evaluator = evaluator_of(config, count, 0, None, None)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for seed in seeds:
+        parts = Parts(sweeps, seed, evaluator, config)
+        print(parts.head_errors(), flush=True)
+        for name, result in parts.evaluated():
+            found.setdefault(name, []).append(result)
+        for name, subject, order in parts.subjects():
+            path = HERE / "results" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
+            if path.is_file():
+                result = json.loads(path.read_text())
+            else:
+                result = evaluator(subject, order)
+                path.parent.mkdir(exist_ok=True)
+                write_whole(path, json.dumps(result) + "\n")
+                print(f"measured {name}, seed {seed}", file=sys.stderr, flush=True)
+            found.setdefault(name, []).append(result)
+    return found
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> None:
+    for kind in ("single", "composed"):
+        print(f"\n| {kind} | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
+        for name, evaluations in found.items():
+            print(f"| {name} | {' | '.join(str(estimate(evaluations, kind, measure)) for measure in MEASURES)} |")
+    shown = MEASURES[:2]
+    print(f"\n| difference | against | {' | '.join(f'{m}, {kind}' for m in shown for kind in ('single', 'composed'))} |")
+    print(f"|---|---|{'---|' * 2 * len(shown)}")
+    for name, other in AGAINST.items():
+        cells = [str(difference(found[name], found[other], kind, m)) for m in shown for kind in ("single", "composed")]
+        print(f"| {name} | {other} | {' | '.join(cells)} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sweeps", nargs="?", type=Path, default=Path("sweeps"))
+    parser.add_argument("--count", type=int, default=200, help="held-out prompts, single and composed each (200)")
+    args = parser.parse_args()
+    quiet_libraries()
+    return run_command(lambda: table(measure(args.sweeps, args.count)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What Stable Diffusion's size takes, on random weights: ``python experiments/full_size/measure.py FOLDER``.
+
+Makes the full-size folders, trains a few steps on them, draws a picture, times the parts and evaluates the run, each a command
+of its own in FOLDER, and prints the time and peak memory of each. FOLDER gets 3.2 GB; what is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PICTURE = """
+import torch
+from diffusers import StableDiffusionPipeline
+from deproj.encoder import TextEncoder
+from deproj.model import LSTMDeprojector
+
+encoder = TextEncoder.from_pretrained("full/sd", clip="full/clip")
+model = LSTMDeprojector.from_pretrained("run/deprojector", encoder)
+projected = encoder.project(encoder.compose(["cat, maid"]))
+states = model.generate(projected, from_projected=True)
+pipe = StableDiffusionPipeline.from_pretrained("full/sd", torch_dtype=torch.float32)
+picture = pipe(
+    prompt_embeds=states, negative_prompt_embeds=encoder.empty.states, num_inference_steps=2,
+    generator=torch.Generator().manual_seed(0),
+).images[0]
+print(picture.size)
+picture.save("picture.png")
+"""
+PARTS = """
+import json, time
+from pathlib import Path
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+from deproj.bench import Training
+from deproj.encoder import TextEncoder
+from deproj.feed import Recursive
+from deproj.selection import EosOnward
+
+def timed(name, run, flops=None):
+    if flops is None:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        flops = counter.get_total_flops()
+    start = time.process_time()
+    run()
+    found[name] = {"seconds": time.process_time() - start, "GFLOP": flops / 1e9}
+    print(name, found[name])
+
+found = {}
+encoder = TextEncoder.from_pretrained("full/sd")
+timed("ten texts encoded", lambda: encoder(["1girl, red hair"] * 10))
+step, flops, count = Training("real", "cpu").step(EosOnward(), Recursive(), half=False, plain=False)
+timed(f"{count} training steps", step, flops * count)
+with torch.no_grad():
+    load = {"torch_dtype": torch.float32}
+    vae = AutoencoderKL.from_pretrained("full/sd", subfolder="vae", **load)
+    timed("a picture decoded", lambda: vae.decode(torch.zeros(1, 4, 64, 64)))
+    unet = UNet2DConditionModel.from_pretrained("full/sd", subfolder="unet", **load)
+    timed("the U-Net once", lambda: unet(torch.zeros(1, 4, 64, 64), 1, encoder.empty.states))
+Path("parts.json").write_text(json.dumps(found))
+"""
+COMMANDS = {
+    "make": ["-m", "deproj.fullsize", "full"],
+    "train": [
+        *("-m", "deproj.train", "sd=sd15", "sd.path=full/sd", "sd.clip=full/clip", "sd.cpu=true", "sd.steps=2"),
+        *("data.prompts=grammar", "data.size=500", "data.held_out=20", "trainer.max_epochs=1"),
+        *("trainer.progress=false", "render=off", "evaluate=0", "hydra.run.dir=run"),
+    ],
+    "picture": ["-c", PICTURE],
+    "parts": ["-c", PARTS],
+    "evaluate": ["-m", "deproj.evaluate", "run", "--count", "2"],
+}
+MADE = {
+    "make": "full",
+    "train": "run/result.json",
+    "picture": "picture.png",
+    "parts": "parts.json",
+    "evaluate": "run/evaluation.json",
+}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    print("| command | seconds | of the processor's time | peak memory, GB |\n|---|---|---|---|", flush=True)
+    for name, arguments in COMMANDS.items():
+        if (folder / MADE[name]).exists():
+            continue
+        start = time.monotonic()
+        with (folder / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log
+            )
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{name} failed: {folder / name}.log")
+        wall, cpu = time.monotonic() - start, used.ru_utime + used.ru_stime
+        print(f"| {name} | {wall:.0f} | {cpu:.0f} | {used.ru_maxrss * 1024 / 1e9:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Makes the models that ship with the package from trained runs: ``python experiments/ship.py [SWEEPS]``.
+
+The runs are seed 0 of ``experiment=ignored_states`` and ``experiment=recursive_input`` in SWEEPS (``sweeps``), with their
+evaluations; each model goes to deproj/pixel/models with a card and a sheet of the benchmark prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from deproj.bench import PIXEL
+from deproj.callbacks import PROMPTS, SEEDS
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError, run_command
+from deproj.hub import SHIPPED
+from deproj.model import Deprojector
+from deproj.render import Renderer, save_image, sheet
+from deproj.results import describe
+from deproj.run import finished, quiet_libraries
+
+RUNS = {
+    "all-batch": "ignored_states/all-batch-0",
+    "eos_onward-batch": "ignored_states/eos_onward-batch-0",
+    "eos_onward-recursive": "recursive_input/eos_onward-recursive-0",
+}
+
+
+def export(sweeps: Path, out: Path) -> None:
+    results = {}
+    for run in RUNS.values():
+        if (done := finished(sweeps / run)) is None or not (sweeps / run / "evaluation.json").is_file():
+            raise UserError(f"{sweeps / run} is not trained and evaluated; python -m deproj.train experiment={Path(run).parent}")
+        results[run] = done
+    encoder = TextEncoder.from_pretrained("pixel", "pixel")
+    renderer = Renderer(PIXEL, encoder.empty.states[0], "cpu")
+    reference, embedding = renderer(encoder(PROMPTS).states, SEEDS), encoder.compose(PROMPTS)
+    for name, run in RUNS.items():
+        model = Deprojector.from_pretrained(sweeps / run, encoder)
+        label = ", ".join(model.provenance[group]["name"] for group in ("selection", "feed"))
+        pictures = sheet({"no deprojector": reference, label: renderer(model.generate(embedding), SEEDS)}, PROMPTS)
+        save_image(pictures, out / name / "sheet.png")
+        model.sheet = (out / name / "sheet.png").read_bytes()
+        describe(model, sweeps / run, results[run])
+        model.save_pretrained(out / name)
+        fidelity = json.loads((sweeps / run / "evaluation.json").read_text())["composed"]["fidelity"]["value"]
+        print(f"Wrote {out / name} (fidelity of composed prompts {fidelity:.3f}).")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sweeps", nargs="?", type=Path, default=Path("sweeps"))
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of the models (deproj/pixel/models)")
+    args = parser.parse_args()
+    quiet_libraries()
+    return run_command(lambda: export(args.sweeps, args.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The page in a real browser, and what its links hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import call
+
+from deproj.demo import EXAMPLES, ROWS, Settings, expression_of_page
+from deproj.errors import UserError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+START = Settings((EXAMPLES[0], "", "", ""), (1.0,) * (ROWS + 1), ("a", "b"), 0, 3.0)
+
+
+def test_a_link_gives_its_settings_back():
+    settings = Settings(("cat & maid", "red hair:1.2", "", "#?"), (1.0, -0.5, 1.0, 2.0, 0.3), ("b",), 7, 4.5)
+    assert Settings.of(settings.query(), START) == settings
+
+
+@pytest.mark.parametrize(
+    "query", ["", "weight=1", "weight=x&seed=1&guidance=2", "seed=-1", "model=../../etc/passwd", "guidance=nan&seed=1&weight=1"]
+)
+def test_a_bad_link_is_the_start(query: str):
+    assert Settings.of(query, START) == START
+
+
+def test_rows_are_weighed_and_summed():
+    settings = Settings(("cat, maid", "", "red hair:2", "1boy"), (1.0, 1.0, -0.5, 0.0, 1.0), ("a",), 0, 3.0)
+    assert [(weight, atom.text) for weight, atom in expression_of_page(settings, None).terms] == [
+        (1.0, "cat"), (1.0, "maid"), (-1.0, "red hair"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="nothing to draw"):
+        expression_of_page(Settings(("", "", "", ""), (1.0,) * 5, ("a",), 0, 3.0), None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--port", "99999"], "--port is 1 to 65535"), (["nowhere"], "nowhere is no deprojector"), (["--sd", "nowhere"], "nowhere")],
+)
+def test_mistakes(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from deproj.demo import main
+
+    ended = call(main, arguments, monkeypatch, capsys)
+    assert ended.code == 1
+    assert said in ended.err
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, served by the command itself."""
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    log = tmp_path_factory.mktemp("demo") / "said"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with log.open("w") as said:
+        command = [sys.executable, "-u", "-m", "deproj.demo", "--port", str(port)]
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        else:
+            raise AssertionError(log.read_text())
+        yield found.group()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize(("width", "height"), [(1280, 1100), (390, 844)])
+def test_a_prompt_gives_a_new_picture(width: int, height: int, address: str, tmp_path: Path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+
+        def pictures() -> list[str]:
+            return [image.get_attribute("src") or "" for image in page.locator(".picture img").all()]
+
+        page.wait_for_function("document.querySelectorAll('.picture img').length >= 4", timeout=60_000)
+        before = pictures()
+        prompt = page.get_by_label("prompt 1")
+        prompt.fill("1girl, red hair")
+        prompt.press("Enter")
+        page.wait_for_function(
+            "before => { const now = [...document.querySelectorAll('.picture img')].map(i => i.src);"
+            " return now.length == before.length && now.every((src, k) => src != before[k]) }",
+            arg=before,
+            timeout=60_000,
+        )
+        page.wait_for_function("document.querySelector('.link textarea, .link input').value.includes('1girl')")
+        link = page.locator(".link").locator("textarea, input").input_value()
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on the right"
+        page.goto(link)
+        page.wait_for_function("document.querySelector('textarea').value == '1girl, red hair'", timeout=60_000)
+        page.get_by_label("prompt 1").fill("(cat")
+        page.get_by_label("prompt 1").press("Enter")
+        page.get_by_text("this bracket is not closed").wait_for(timeout=60_000)
+        browser.close()

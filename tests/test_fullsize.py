@@ -1,0 +1,96 @@
+"""Random weights in Stable Diffusion 1.5's folders: the true shapes, and a whole run through smaller ones."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import Ended, call
+
+from deproj import fullsize
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError
+from deproj.fullsize import Shapes, main, make, make_tokenizer
+
+SMALL = Shapes(
+    vocabulary=700,
+    text=Shapes().text
+    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32},
+    vision=Shapes().vision
+    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
+    | {"image_size": 28},
+    vae=Shapes().vae | {"block_out_channels": (32,) * 4, "layers_per_block": 1, "sample_size": 64},
+    unet=Shapes().unet
+    | {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "cross_attention_dim": 32, "sample_size": 8},
+)
+
+
+def test_the_true_shapes():
+    """Parameters of the published models: CLIP ViT-L/14, and Stable Diffusion 1.5's text encoder, VAE and U-Net."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+
+    shapes = Shapes()
+    text = CLIPTextConfig(**shapes.text, vocab_size=shapes.vocabulary)
+    with torch.device("meta"):
+        config = CLIPConfig(text_config=text.to_dict(), vision_config=dict(shapes.vision), projection_dim=768)
+        parts = [CLIPModel(config), CLIPTextModel(text), AutoencoderKL(**shapes.vae), UNet2DConditionModel(**shapes.unet)]
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    assert counts == [427_616_513, 123_060_480, 83_653_863, 859_520_964]
+    assert 2 * sum(counts) < fullsize.SIZE < 2.1 * sum(counts)
+
+
+def test_the_tokenizer_has_clips_ids():
+    tokenizer = make_tokenizer(49408)
+    ids = tokenizer("1girl, red hair").input_ids
+    assert (len(tokenizer), ids[0], ids[-1], tokenizer.pad_token_id) == (49408, 49406, 49407, 49407)
+    assert tokenizer.decode(ids[1:-1]).replace(" ", "") == "1girl,redhair"
+    with pytest.raises(ValueError, match="at least"):
+        make_tokenizer(10)
+
+
+def test_a_run_goes_through_it(train: Callable[..., Ended], tmp_path: Path):
+    make(tmp_path / "full", SMALL)
+    encoder = TextEncoder.from_pretrained("full/sd", clip="full/clip")
+    assert (encoder.width, len(encoder.tokenizer)) == (32, 700)
+    make(tmp_path / "again", SMALL)
+    assert TextEncoder.from_pretrained("again/sd").hash == encoder.hash
+    make(tmp_path / "other", SMALL, seed=1)
+    with pytest.raises(UserError, match="not the pipeline's"):
+        TextEncoder.from_pretrained("full/sd", clip="other/clip")
+
+    ended = train(
+        *("sd=sd15", "sd.path=full/sd", "sd.clip=full/clip", "sd.cpu=true", "sd.steps=2", "data.prompts=grammar"),
+        *("evaluate=2", "render=1", "hydra.run.dir=run"),
+    )
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["composed"]
+    assert found["conditioning error"]["value"] > 0
+    assert -100 <= found["clip score"]["value"] <= 100
+    assert (tmp_path / "run" / "sheets" / "best.png").is_file()
+
+
+def test_mistakes_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    ended = call(main, ["full"], monkeypatch, capsys)
+    assert ended.code == 1
+    assert "full is there already" in ended.err
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2e9))
+    ended = call(main, ["new"], monkeypatch, capsys)
+    assert ended.code == 1
+    assert "take 3.1 GB" in ended.err
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fullsize, "make_pipeline", full)
+    with pytest.raises(OSError, match="No space"):
+        make(Path("new"), SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]

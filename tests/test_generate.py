@@ -1,0 +1,172 @@
+"""The command that draws: real files from a real model, the same ones every time, and mistakes told in a line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ended, call
+from PIL import Image
+
+from deproj.distance import EmbeddingDistance
+from deproj.encoder import TextEncoder
+from deproj.model import LSTMConfig, LSTMDeprojector
+from deproj.pixel.scenes import draw, sample
+
+Generate = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, encoder: TextEncoder, distance: EmbeddingDistance) -> Path:
+    """An untrained model."""
+    torch.manual_seed(0)
+    model = LSTMDeprojector.for_encoder(encoder)
+    model.distance = distance
+    model.provenance["selection"] = {"_target_": "deproj.selection.EosOnward", "name": "eos_onward"}
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def generate(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Generate:
+    """Runs the command on the untrained model, with few steps, in an empty folder that holds one picture."""
+    from deproj.generate import main
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(draw(sample(1, np.random.default_rng(5)))[0]).save("my photo.png")
+    few = ["--sampler-steps", "2", "--device", "cpu"]
+    return lambda *arguments, model=exported: call(main, [str(model), *few, *map(str, arguments)], monkeypatch, capsys)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_draws_prompts_and_pictures(generate: Generate, tmp_path: Path):
+    (tmp_path / "prompts.txt").write_text("1girl, red hair:1.2, -black skirt\n\n<my photo>, red hair\n")
+    arguments = ["cat, maid", "--file", "prompts.txt", "--image", "my photo.png", "--count", "2", "--seed", "3"]
+    ended = generate(*arguments, "--out", "a")
+    assert ended.code == 0, ended.err
+    assert names(tmp_path / "a") == sorted(
+        f"00{number}-{slug}-{seed}.png"
+        for number, slug in ((1, "cat-maid"), (2, "1girl-red-hair-1-2-black-skirt"), (3, "my-photo-red-hair"))
+        for seed in (3, 4)
+    )
+    assert ended.out == "Wrote 6 pictures to a.\n"
+    assert "warning" not in ended.err
+    with Image.open(tmp_path / "a" / "003-my-photo-red-hair-4.png") as image:
+        assert image.size == (256, 256)
+        assert image.text["prompt"] == "<my photo>, red hair"
+        assert image.text["seed"] == "4"
+
+    assert generate(*arguments, "--out", "b").code == 0
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    files = {(tmp_path / "a" / name).read_bytes() for name in names(tmp_path / "a")}
+    assert len(files) == 6, "every prompt and seed has a picture of its own"
+
+
+def test_a_picture_by_itself_and_a_sheet(generate: Generate, tmp_path: Path):
+    ended = generate("cat", "cat, -maid", "--image", "my photo.png", "--compare", "--out", "out")
+    assert ended.code == 0, ended.err
+    assert names(tmp_path / "out") == ["001-cat.png", "002-cat-maid.png", "003-my-photo.png", "sheet.png"]
+    sheet = np.asarray(Image.open(tmp_path / "out" / "sheet.png"))
+
+    def tile(row: int, column: int) -> np.ndarray:
+        return sheet[64 + 168 * row : 64 + 168 * row + 160, 150 + 168 * column : 150 + 168 * column + 160][::5, ::5]
+
+    for column, name in enumerate(names(tmp_path / "out")[:3]):
+        assert np.array_equal(tile(1, column), np.asarray(Image.open(tmp_path / "out" / name))[::8, ::8])
+    assert np.array_equal(tile(0, 2), np.asarray(Image.open(tmp_path / "my photo.png"))), "above a picture the picture itself"
+    assert len(np.unique(tile(0, 1))) == 1, "nothing above what has no true states"
+    assert len(np.unique(tile(0, 0))) > 10
+
+
+def test_a_strip_from_one_prompt_to_another(generate: Generate, tmp_path: Path):
+    ended = generate("--between", "cat", "1boy, red hair", "--steps", "3", "--compare", "--out", "out")
+    assert ended.code == 0, ended.err
+    assert names(tmp_path / "out") == ["strip-01.png", "strip-02.png", "strip-03.png", "strip.png"]
+    assert ended.out == "Wrote 3 pictures, strip.png to out.\n"
+    assert generate("cat", "1boy, red hair", "cat | 1boy, red hair", "--out", "ends").code == 0
+    ends = [np.asarray(Image.open(tmp_path / "ends" / name), int) for name in names(tmp_path / "ends")]
+    strip = [np.asarray(Image.open(tmp_path / "out" / name), int) for name in names(tmp_path / "out")[:3]]
+    for a, b in zip(strip, (ends[0], ends[2], ends[1]), strict=True):
+        assert np.abs(a - b).max() <= 2
+
+
+def test_warns_of_what_is_far_and_cut(generate: Generate):
+    ended = generate("red hair:9", "red hair " * 60)
+    assert ended.code == 0
+    assert "warning: 'red hair:9.0' is" in ended.err
+    assert "times as far out as the prompts that the deprojector was trained on" in ended.err
+    assert "longer than 77 tokens" in ended.err
+
+
+def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "bad.png").write_bytes(b"rubbish")
+    (tmp_path / "bad.bin").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "my photo.png", tmp_path / "other")
+    LSTMDeprojector(LSTMConfig(64, 96)).save_pretrained(tmp_path / "narrow")
+    older = Path(shutil.copytree(exported, tmp_path / "older"))
+    config = json.loads((older / "config.json").read_text())
+    del config["provenance"]["selection"]
+    (older / "config.json").write_text(json.dumps(config))
+    for arguments, said in (
+        ([], "nothing to draw"),
+        (["cat", ""], "prompt 2 is empty"),
+        ([" , "], "prompt 1 is empty"),
+        (["cat, (maid"], "character 6 of the prompt:\n  cat, (maid\n       ^"),
+        (["<photo>"], "no picture is named <photo>; there are: none"),
+        (["--image", "nowhere.png"], "no picture at nowhere.png"),
+        (["--image", "bad.png"], "bad.png cannot be read as a picture"),
+        (["--image", "my photo.png", "--image", "other/my photo.png"], "two pictures are named my photo"),
+        (["--file", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--file", "bad.bin"], "cannot be read"),
+        (["cat", "--out", "file/under"], "cannot be written to"),
+        (["cat", "--out", "file"], "cannot be written to"),
+        (["cat", "--count", "0"], "--count is at least 1"),
+        (["--between", "cat", "maid", "--steps", "1"], "--steps at least 2"),
+        (["--between", "cat", "maid", "1girl"], "leave the others out"),
+        (["--between", "cat", ""], "prompt 2 is empty"),
+        (["--between", "cat", "maid", "--image", "my photo.png"], "calls <my photo>"),
+        (["cat", "--strength", "2"], "--strength is 0 to 1"),
+        (["red hair:2", "--strength", "0.5"], "needs true states"),
+        (["cat", "--negative", "(maid"], "not closed"),
+        (["cat", "--guidance", "0"], "at least 1"),
+        (["cat", "--sd", "nowhere"], "no pipeline at"),
+    ):
+        ended = generate(*arguments, "--out", "out") if "--out" not in arguments else generate(*arguments)
+        assert ended.code == 1, arguments
+        assert said in ended.err, ended.err
+        assert len(ended.err.strip().splitlines()) <= 3
+    for model, said in (
+        ("narrow", "states of width 64, the text encoder 128"),
+        ("nowhere", "nowhere is no deprojector"),
+        ("other", "is no deprojector"),
+    ):
+        ended = generate("cat", "--out", "out", model=model)
+        assert ended.code == 1
+        assert said in ended.err, ended.err
+    ended = generate("cat", "--strength", "0.5", "--out", "out", model="older")
+    assert "hand over its selection" in ended.err
+    assert not (tmp_path / "out").exists() or not names(tmp_path / "out")
+
+
+def test_a_run_brings_its_own_settings(train: Callable[..., Ended], generate: Generate, tmp_path: Path):
+    assert train("hydra.run.dir=run", "sd.guidance=5").code == 0
+    assert generate("cat", "--out", "own", model="run").code == 0
+    assert generate("cat", "--out", "same", "--guidance", "5", model="run/deprojector").code == 0
+    assert generate("cat", "--out", "less", "--guidance", "3", model="run").code == 0
+    own, same, less = ((tmp_path / folder / "001-cat.png").read_bytes() for folder in ("own", "same", "less"))
+    pixels = [np.asarray(Image.open(tmp_path / f / "001-cat.png")) for f in ("own", "same", "less")]
+    assert np.array_equal(pixels[0], pixels[1])
+    assert not np.array_equal(pixels[0], pixels[2])
+    assert own != less != same

@@ -1,0 +1,255 @@
+"""The pipeline: prompts, embeddings and pictures through a real diffusers pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ended
+from PIL import Image
+
+from deproj.distance import EmbeddingDistance
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError
+from deproj.expression import mean, parse, picture, text
+from deproj.images import ImageEncoder, open_picture
+from deproj.model import LSTMDeprojector
+from deproj.pipeline import DeprojectorPipeline
+from deproj.pixel.scenes import draw, sample
+from deproj.prompts import SINGLE
+from deproj.selection import EosOnward
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(draw(sample(1, np.random.default_rng(5)))[0])
+
+
+@pytest.fixture(scope="module")
+def pipe(encoder: TextEncoder, distance: EmbeddingDistance) -> DeprojectorPipeline:
+    """An untrained model: what it says is nonsense, how it is handled is not."""
+    torch.manual_seed(0)
+    model = LSTMDeprojector.for_encoder(encoder)
+    model.distance = distance
+    model.provenance["selection"] = {"_target_": "deproj.selection.EosOnward", "name": "eos_onward"}
+    return DeprojectorPipeline.from_pretrained("pixel", model, device="cpu")
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_draws_what_the_states_say_through_plain_diffusers(pipe: DeprojectorPipeline):
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    from deproj.pixel import WEIGHTS
+
+    ours = pipe(["cat, maid", "1boy"], generator=seeded(0, 1)).images
+    sd = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32, safety_checker=None)
+    sd.scheduler = DPMSolverMultistepScheduler.from_config(sd.scheduler.config, algorithm_type="dpmsolver++")
+    sd.set_progress_bar_config(disable=True)
+    theirs = sd(
+        prompt_embeds=pipe.states_of(["cat, maid", "1boy"]), negative_prompt=["", ""], guidance_scale=3.0,
+        num_inference_steps=20, generator=seeded(0, 1),
+    ).images  # fmt: skip
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.size == (32, 32)
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 2
+
+
+def test_prompts_embeddings_and_pictures_say_the_same(pipe: DeprojectorPipeline, photo: Image.Image):
+    embedded = pipe.embed(["cat, maid", photo])
+    states = pipe.states_of(["cat, maid", photo])
+    assert states.shape == (2, 77, 128)
+    for same in (
+        pipe.states_of(embedding=embedded),
+        pipe.states_of([embedded[0], picture(photo)]),
+        pipe.states_of([text("cat") + "maid", "<photo>"], pictures={"photo": photo}),
+        torch.cat([pipe.states_of("cat, maid"), pipe.states_of(image=photo)]),
+        torch.cat([pipe.states_of(embedding=embedded[0]), pipe.states_of(image=[photo])]),
+    ):
+        assert torch.allclose(same, states, atol=1e-3)
+    mixed = pipe.embed(["<photo>, red hair:2"], pictures={"photo": photo})[0]
+    empty = pipe.encoder.empty.embedding[0]
+    assert torch.allclose(mixed, embedded[1] + 2 * (pipe.encoder.embed(["red hair"])[0] - empty), atol=1e-4)
+
+
+def test_the_empty_negative_is_the_true_empty_prompt(pipe: DeprojectorPipeline):
+    true = pipe.encoder.empty.states[0]
+    for nothing in (None, "", [" , ", ""], '""'):
+        _, negative = pipe.encode_prompt(["cat", "1boy"], nothing)
+        assert torch.equal(negative, true.expand(2, -1, -1))
+    _, negative = pipe.encode_prompt(["cat", "1boy"], ["red hair", ""])
+    assert torch.equal(negative[1], true)
+    assert torch.allclose(negative[0], pipe.states_of("red hair")[0], atol=1e-3)
+    with pytest.raises(UserError, match="3 negative prompts for 2 prompts"):
+        pipe.encode_prompt(["cat", "1boy"], ["a", "b", "c"])
+
+
+def test_strength_blends_with_the_true_states_in_the_models_order(pipe: DeprojectorPipeline):
+    encoded = pipe.encoder([SINGLE[1]])
+    true = EosOnward()(encoded.length).arrange(encoded.states)
+    made = pipe.states_of(SINGLE[1])
+    commas = ", ".join(SINGLE[1].split())
+    assert torch.allclose(pipe.states_of(SINGLE[1], strength=0), true, atol=1e-4)
+    assert torch.allclose(pipe.states_of(commas, strength=0), true, atol=1e-4)
+    assert torch.allclose(pipe.states_of(SINGLE[1], strength=0.25), 0.75 * true + 0.25 * made, atol=1e-3)
+    for prompt in ("red hair:1.2", "cat, -maid", mean("cat", "maid"), pipe.embed(["cat"])[0]):
+        with pytest.raises(UserError, match="strength below 1 needs true states"):
+            pipe.states_of(prompt, strength=0.5)
+    with pytest.raises(UserError, match="strength is 0 to 1"):
+        pipe.states_of("cat", strength=1.5)
+
+
+def test_options_reach_diffusers(pipe: DeprojectorPipeline):
+    few = {"num_inference_steps": 2, "output_type": "np"}
+    images = pipe(["cat", "1boy"], num_images_per_prompt=2, generator=seeded(0, 1, 0, 1), **few).images
+    assert images.shape == (4, 32, 32, 3)
+    again = pipe("cat", generator=seeded(0)[0], **few).images
+    assert np.allclose(images[0], again[0], atol=1e-2)
+    assert not np.allclose(pipe("cat", guidance_scale=9, generator=seeded(0)[0], **few).images, again, atol=1e-2)
+    assert not np.allclose(pipe("cat", negative_prompt="1boy", generator=seeded(0)[0], **few).images, again, atol=1e-2)
+
+
+def test_image_to_image_through_its_components(pipe: DeprojectorPipeline, photo: Image.Image):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    img2img.set_progress_bar_config(disable=True)
+    states, negative = pipe.encode_prompt("cat, maid")
+
+    def changed(strength: float) -> float:
+        drawn = img2img(
+            image=photo, strength=strength, prompt_embeds=states, negative_prompt_embeds=negative,
+            generator=seeded(0)[0], num_inference_steps=20,
+        ).images[0]  # fmt: skip
+        return float(np.abs(np.asarray(drawn, float) - np.asarray(photo, float)).mean())
+
+    little, much = changed(0.1), changed(0.9)
+    assert little < 40
+    assert much > little + 10
+
+
+def test_controlnet_through_its_components(pipe: DeprojectorPipeline, photo: Image.Image):
+    """An untrained ControlNet changes nothing, and one that isn't zero does."""
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    torch.manual_seed(0)
+    control = ControlNetModel.from_unet(pipe.sd.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32, 96))
+    states, negative = pipe.encode_prompt("cat, maid")
+    controlled = StableDiffusionControlNetPipeline(**pipe.components, controlnet=control, requires_safety_checker=False)
+    controlled.set_progress_bar_config(disable=True)
+    options = {"guidance_scale": 3.0, "num_inference_steps": 3, "output_type": "np"}
+
+    def drawn() -> np.ndarray:
+        return controlled(
+            image=photo, prompt_embeds=states, negative_prompt_embeds=negative, generator=seeded(0)[0], **options
+        ).images
+
+    plain = pipe("cat, maid", generator=seeded(0)[0], **options).images
+    assert np.allclose(drawn(), plain, atol=1e-3)
+    with torch.no_grad():
+        control.controlnet_mid_block.bias += 1.0
+    assert not np.allclose(drawn(), plain, atol=1e-2)
+
+
+def test_other_schedulers_keep_working(pipe: DeprojectorPipeline):
+    from diffusers import EulerDiscreteScheduler
+
+    before, pipe.sd.scheduler = pipe.sd.scheduler, EulerDiscreteScheduler.from_config(pipe.sd.scheduler.config)
+    try:
+        assert pipe("cat", num_inference_steps=3, generator=seeded(0)[0]).images[0].size == (32, 32)
+    finally:
+        pipe.sd.scheduler = before
+
+
+def test_warns_of_what_is_far_or_cut_and_of_nothing_else(pipe: DeprojectorPipeline):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.states_of(["cat, maid", "1girl, red hair:1.2, -black skirt", "cat maid | 1boy @ 0.3", ""])
+    noise = 30 * torch.randn(128, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"'<embedding>' is \d+\.\d times as far out as the prompts"):
+        pipe.states_of(embedding=noise)
+    with pytest.warns(UserWarning, match="longer than 77 tokens"):
+        pipe.states_of("red hair " * 60)
+
+
+def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path, encoder: TextEncoder):
+    for arguments, said in (
+        ({}, "give one of prompt, embedding and image; got 0"),
+        ({"prompt": "cat", "image": photo}, "got 2"),
+        ({"prompt": []}, "no prompt in the list"),
+        ({"prompt": 3}, "got a int"),
+        ({"prompt": "(cat"}, "not closed"),
+        ({"embedding": torch.zeros(64)}, r"\(128,\) here; got \(64,\)"),
+        ({"embedding": torch.zeros(1, 1, 128)}, r"\(D,\) or \(B, D\)"),
+        ({"embedding": torch.full((128,), float("nan"))}, "NaN"),
+        ({"prompt": "<photo>"}, "no picture is named <photo>"),
+    ):
+        with pytest.raises(UserError, match=said):
+            pipe(**arguments)
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    with pytest.raises(UserError, match="cannot be read as a picture"):
+        open_picture(tmp_path / "bad.png")
+    with pytest.raises(UserError, match="no picture at"):
+        open_picture(tmp_path / "none.png")
+    with pytest.raises(UserError, match="hand over some"):
+        ImageEncoder(tmp_path, encoder)
+    with pytest.raises(UserError, match="no CLIP projection"):
+        ImageEncoder("pixel", TextEncoder.from_pretrained("pixel"))
+
+
+def test_a_model_of_another_width_or_world_is_refused(encoder: TextEncoder, pipe: DeprojectorPipeline, tmp_path: Path):
+    from deproj.model import LSTMConfig
+
+    narrow = LSTMDeprojector(LSTMConfig(64, 96))
+    narrow.save_pretrained(tmp_path / "narrow")
+    for other in (narrow, tmp_path / "narrow"):
+        with pytest.raises(UserError, match="states of width 64, the text encoder 128"):
+            DeprojectorPipeline.from_pretrained("pixel", other)
+    for name, said in (
+        ("nowhere", "is no deprojector"),
+        ("/no/where", "is no deprojector"),
+        (str(tmp_path), "is no deprojector"),
+    ):
+        with pytest.raises(UserError, match=said):
+            DeprojectorPipeline.from_pretrained("pixel", name)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="training isn't done"):
+        DeprojectorPipeline.from_pretrained("pixel", tmp_path / "run")
+
+
+def test_pictures_come_near_what_was_trained_on(pipe: DeprojectorPipeline, encoder: TextEncoder):
+    """The way across the gap: nearer to texts than the plain inverse is, and to the caption's own than to another's."""
+    import random
+
+    from deproj.pixel.grammar import caption
+
+    scenes = sample(40, np.random.default_rng(1))
+    images = [Image.fromarray(p) for p in draw(scenes)]
+    assert pipe.pictures is not None
+    assert pipe.model.distance is not None
+    bare = ImageEncoder("pixel", encoder)
+    ours, plain = pipe.pictures(images), bare(images)
+    assert pipe.model.distance(ours).max() < 2
+    assert pipe.model.distance(plain).min() > 2
+    back = encoder.project(plain) - encoder.project(encoder.empty.embedding)
+    assert torch.allclose(back, bare.project(images) - bare.mean, atol=1e-3), "W⁻¹ is undone by W"
+    texts = encoder.embed([caption(values, random.Random(0)) for values in scenes.values])
+    similar = (
+        torch.nn.functional.normalize(ours - ours.mean(0), dim=1) @ torch.nn.functional.normalize(texts - texts.mean(0), dim=1).T
+    )
+    assert similar.diagonal().mean() > similar.mean() + 0.3
+
+
+def test_a_trained_run_by_its_folder(train: Callable[..., Ended], tmp_path: Path):
+    assert train("hydra.run.dir=run", "selection=all").code == 0
+    pipe = DeprojectorPipeline.from_pretrained("pixel", tmp_path / "run", device="cpu")
+    assert type(pipe.selection).__name__ == "AllTokens"
+    assert torch.allclose(pipe.states_of("cat", strength=0), pipe.encoder(["cat"]).states, atol=1e-4)
+    assert pipe.embed([parse("cat")]).shape == (1, 128)

@@ -1,0 +1,138 @@
+"""Sweeps: the index, failures, going on, shared work, and every launcher and sweeper for real."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+
+Train = Callable[..., Ended]
+
+
+def index(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_is_indexed_and_skips_what_is_done(train: Train, tmp_path: Path):
+    sweep = ["-m", "selection=words_eos,words_eos_reversed", "feed=batch", "evaluate=2", "hydra.sweep.dir=sweep"]
+    ended = train(*sweep)
+    assert ended.code == 0, ended.err
+    assert "2 jobs, 2 done" in ended.out
+    rows = index(tmp_path / "sweep")
+    assert [(row["number"], row["selection"], row["feed"], row["seed"], row["state"]) for row in rows] == [
+        ("0", "words_eos", "batch", "0", "done"),
+        ("1", "words_eos_reversed", "batch", "0", "done"),
+    ]
+    for row in rows:
+        assert float(row["val_loss"]) > 0
+        assert float(row["seconds"]) > 0
+        assert 0 <= float(row["composed fidelity"]) <= 1
+        assert float(row["single conditioning error"]) > 0
+    results = [tmp_path / "sweep" / str(n) / "result.json" for n in (0, 1)]
+    times = [path.stat().st_mtime_ns for path in results]
+    again = train(*sweep)
+    assert again.code == 0, again.err
+    assert again.out.count("nothing to do") == 2
+    assert [path.stat().st_mtime_ns for path in results] == times
+
+
+def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
+    ended = train("-m", "data.batch_size=0,20", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert "0 (selection=eos_onward feed=recursive model=lstm seed=0) failed: data.batch_size" in ended.err
+    assert "hydra.sweep.dir=sweep" in ended.err, "how to go on"
+    assert "data.batch_size" in (tmp_path / "sweep" / "0" / "train.log").read_text(), "in its own log"
+    rows = index(tmp_path / "sweep")
+    assert [row["state"] for row in rows] == ["failed", "done"]
+    assert "at least 1; got 0" in rows[0]["error"]
+
+
+def test_a_bug_in_a_job_leaves_its_traceback_in_the_jobs_log(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "broken.py").write_text(
+        "from deproj.selection import TokenSelection\n"
+        "class Broken(TokenSelection):\n    def plan(self, place, length):\n        return 1 / 0\n"
+    )
+    (tmp_path / "own" / "selection").mkdir(parents=True)
+    (tmp_path / "own" / "selection" / "broken.yaml").write_text("_target_: broken.Broken\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = train("--config-dir=own", "-m", "selection=broken,all", "feed=batch", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    log = (tmp_path / "sweep" / "0" / "train.log").read_text()
+    assert "Traceback" in log
+    assert "ZeroDivisionError" in log
+    assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "done"]
+
+
+def test_a_sweep_goes_on_with_what_failed(train: Train, tmp_path: Path):
+    sweep = ["-m", "selection=all,words_eos", "feed=batch", "hydra.sweep.dir=sweep"]
+    (tmp_path / "blocked").touch()
+    assert train(*sweep, "data.cache=blocked").code == 1
+    assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "failed"]
+    assert train(*sweep).code == 0
+    assert [row["state"] for row in index(tmp_path / "sweep")] == ["done", "done"]
+
+
+def test_the_first_row_is_drawn_once_for_all_jobs(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    from deproj.render import Renderer
+
+    drawn: list[torch.Tensor] = []
+    draw = Renderer.__call__
+
+    def noting(self: Renderer, states: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        drawn.append(states)
+        return draw(self, states, seeds)
+
+    monkeypatch.setattr(Renderer, "__call__", noting)
+    cache = tmp_path / "fresh" / "samples"
+    assert train("-m", "seed=0,1", "render=1", f"data.cache={cache}").code == 0
+    assert len(list((tmp_path / "fresh" / "worlds").glob("benchmark-*.safetensors"))) == 1
+    assert len(drawn) == 5, "the true states once; each job's own after its epoch and of its best"
+    assert len(list(cache.glob("*/header.json"))) == 2, "training and held-out samples encoded once"
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "processes"])
+def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "trainer.progress=false"]
+    settings += [f"data.cache={caches}", "render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    if launcher == "joblib":
+        settings.append("hydra.launcher.n_jobs=2")
+    command = [sys.executable, "-m", "deproj.train", "-m", "seed=0,1", "optimizer.learning_rate=1e-3,-1", *settings]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ended.returncode == 1, ended.stderr
+    rows = index(tmp_path / "sweep")
+    assert [row["state"] for row in rows] == ["done", "failed", "done", "failed"]
+    assert "learning_rate is above 0" in rows[1]["error"]
+
+
+def test_optuna_searches(train: Train, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra 'sweeps' is not installed")
+    search = ["experiment=search", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep"]
+    assert train(*search).code == 0
+    rows = index(tmp_path / "sweep")
+    assert len({row["optimizer.learning_rate"] for row in rows}) == 3
+    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    assert str(min(float(row["val_loss"]) for row in rows)) in best
+    assert train(*search).out.count("nothing to do") == 3, "the same trials again"
+
+
+def test_slurm_differs_from_processes_in_name_and_resources_only(train: Train, tmp_path: Path):
+    import yaml
+
+    from deproj.settings import CONF
+
+    here, slurm = (yaml.safe_load((CONF / "hydra" / "launcher" / f"{name}.yaml").read_text()) for name in ("processes", "slurm"))
+    resources = {"cpus_per_task", "gpus_per_node", "max_num_timeout", "mem_gb", "partition", "signal_delay_s", "timeout_min"}
+    assert (here.pop("defaults"), slurm.pop("defaults")) == (["submitit_local"], ["submitit_slurm"])
+    assert set(here) <= set(slurm) <= resources
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    ended = train("-m", "seed=0,1", "hydra/launcher=slurm", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert "hydra/launcher=processes is the same without it" in ended.err
