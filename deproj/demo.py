@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
@@ -64,9 +65,9 @@ class Settings:
             weights = tuple(min(max(float(w), -2.0), 2.0) for w in given["weight"])
             seed, guidance = int(given["seed"][0]), min(max(float(given["guidance"][0]), 1.0), 15.0)
         except (KeyError, ValueError):
-            weights, seed, guidance = otherwise.weights, otherwise.seed, otherwise.guidance
-        if len(weights) != ROWS + 1 or seed < 0:
-            weights, seed = otherwise.weights, otherwise.seed
+            return replace(otherwise, prompts=tuple(prompts), models=models)
+        if len(weights) != ROWS + 1 or seed < 0 or not all(map(isfinite, (*weights, guidance))):
+            return replace(otherwise, prompts=tuple(prompts), models=models)
         return cls(tuple(prompts), weights, models, seed, guidance)
 
 

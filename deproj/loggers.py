@@ -177,6 +177,7 @@ class WandbDashboard(Logger, Dashboard):
         if not self.details:
             settings.update_from_dict(NO_DETAILS)
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # tracebacks, with their paths; no setting says so
+            os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # which traces calls of language models, or advises it
         begin = partial(
             wandb.init,
             id=self.id,

@@ -104,12 +104,12 @@ def test_a_prompt_gives_a_new_picture(width: int, height: int, address: str, tmp
             arg=before,
             timeout=60_000,
         )
-        page.wait_for_function("document.querySelector('.link textarea, .link input').value.includes('1girl')")
+        page.wait_for_function("document.querySelector('.link textarea, .link input')?.value.includes('1girl')")
         link = page.locator(".link").locator("textarea, input").input_value()
         page.screenshot(path=tmp_path / "page.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on the right"
         page.goto(link)
-        page.wait_for_function("document.querySelector('textarea').value == '1girl, red hair'", timeout=60_000)
+        page.wait_for_function("document.querySelector('textarea')?.value == '1girl, red hair'", timeout=60_000)
         page.get_by_label("prompt 1").fill("(cat")
         page.get_by_label("prompt 1").press("Enter")
         page.get_by_text("this bracket is not closed").wait_for(timeout=60_000)
