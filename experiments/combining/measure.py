@@ -102,11 +102,11 @@ class Parts:
         return f"seed {self.seed}, {len(prompts)} prompts of {true.min()} to {true.max()} words; " + "; ".join(said)
 
 
-def measure(sweeps: Path, count: int) -> dict[str, list[dict[str, Any]]]:
-    folders = [[sweeps / SWEEP[feed] / f"{selection}-{feed}-{seed}" for feed, selection in PARTS] for seed in range(3)]
-    seeds = [seed for seed in range(3) if all((folder / "result.json").is_file() for folder in folders[seed])]
+def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[dict[str, Any]]]:
+    folders = {seed: [sweeps / SWEEP[feed] / f"{selection}-{feed}-{seed}" for feed, selection in PARTS] for seed in chosen}
+    seeds = [seed for seed in chosen if all((folder / "result.json").is_file() for folder in folders[seed])]
     if not seeds:
-        missing = next(folder for folder in folders[0] if not (folder / "result.json").is_file())
+        missing = next(folder for folder in folders[chosen[0]] if not (folder / "result.json").is_file())
         raise UserError(f"{missing} is not trained; first: python -m deproj.train experiment={missing.parent.name}")
     config = read_config(folders[seeds[0]][0] / "config.yaml")
     evaluator = evaluator_of(config, count, 0, None, None)
@@ -146,9 +146,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweeps", nargs="?", type=Path, default=Path("sweeps"))
     parser.add_argument("--count", type=int, default=200, help="held-out prompts, single and composed each (200)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds; taken are those that are there")
     args = parser.parse_args()
     quiet_libraries()
-    return run_command(lambda: table(measure(args.sweeps, args.count)))
+    return run_command(lambda: table(measure(args.sweeps, args.count, args.seeds)))
 
 
 if __name__ == "__main__":
