@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -14,10 +15,19 @@ from deproj.results import KINDS, Setting
 __all__ = ["by_place", "curves", "scatter"]
 
 COLOURS = ("#3366aa", "#dd7733", "#339966", "#aa3377", "#777777", "#997700", "#66ccee", "#222222", "#cc3311", "#009988")
+#: Of trained settings and of baselines; the next one when the colours have all been used.
+MARKERS = ("o^v", "sDP")
+#: Of lines, likewise.
+DASHES = (("-", "-."), ("--", ":"))
 
 
 def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
+
+
+def turn(signs: Sequence[str], number: int) -> str:
+    """The sign that tells a setting from those of the same colour."""
+    return signs[number // len(COLOURS) % len(signs)]
 
 
 def svg(figure: Any) -> str:
@@ -49,7 +59,7 @@ def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
             if x is None or y is None:
                 continue
             bars = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
-            style = {"fmt": "s" if setting.baseline else "o", "color": colour(number), "ms": 6, "lw": 1}
+            style = {"fmt": turn(MARKERS[setting.baseline], number), "color": colour(number), "ms": 6, "lw": 1}
             axis.errorbar(x.value, y.value, xerr=bars[0], yerr=bars[1], label=setting.label, **style)
             drawn += 1
         axis.set_title(f"{kind} prompts", fontsize=10)
@@ -70,7 +80,7 @@ def by_place(found: list[Setting]) -> str:
             if kind not in setting.kinds:
                 continue
             mean = np.mean([evaluation["by_place"][kind] for evaluation in setting.evaluations], 0)
-            line = {"color": colour(number), "lw": 1.3, "ls": "--" if setting.baseline else "-"}
+            line = {"color": colour(number), "lw": 1.3, "ls": turn(DASHES[setting.baseline], number)}
             axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
         axis.set_title(f"{kind} prompts", fontsize=10)
         axis.set_xlabel("place in the sequence that is learnt")
