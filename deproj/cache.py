@@ -69,16 +69,37 @@ class Tokens(NamedTuple):
 
 @torch.no_grad()
 def encode(tokens: Tokens, encoder: TextEncoder) -> Rows:
-    """The states of the wholes; the embeddings of their parts, added as differences to the empty prompt's."""
+    """The states of the wholes, and the embeddings."""
     states, length = encoder.run(tokens.wholes, PLACES)
-    embedding = states[torch.arange(len(states), device=states.device), length - 1].float()
-    mixed = [k for k, parts in enumerate(tokens.parts) if parts]
-    if mixed:
-        parts = [part for k in mixed for part in tokens.parts[k]]
-        each, ends = encoder.run(parts, max(map(len, parts)))
-        each, empty = each[torch.arange(len(parts), device=each.device), ends - 1].float(), encoder.empty.embedding[0].float()
-        embedding[mixed] = (each - empty).reshape(len(mixed), 2, -1).sum(1) + empty
+    embedding = at_eos(states, length)
+    if mixed := [k for k, parts in enumerate(tokens.parts) if parts]:
+        embedding[mixed] = sums(tokens, mixed, encoder)
     return Rows(embedding, states.float(), length)
+
+
+@torch.no_grad()
+def encode_embeddings(tokens: Tokens, encoder: TextEncoder) -> Tensor:
+    """The embeddings alone, (B, D), for far less work: the encoder is causal, so nothing behind the longest EOS is computed."""
+    embedding = torch.empty(len(tokens.wholes), encoder.width, device=encoder.model.device)
+    mixed = [k for k, parts in enumerate(tokens.parts) if parts]
+    if whole := [k for k, parts in enumerate(tokens.parts) if not parts]:
+        ids = [tokens.wholes[k] for k in whole]
+        embedding[whole] = at_eos(*encoder.run(ids, max(map(len, ids))))
+    if mixed:
+        embedding[mixed] = sums(tokens, mixed, encoder)
+    return embedding
+
+
+def sums(tokens: Tokens, mixed: list[int], encoder: TextEncoder) -> Tensor:
+    """Embeddings of mixed samples: of their two parts, added as differences to the empty prompt's."""
+    parts = [part for k in mixed for part in tokens.parts[k]]
+    each, empty = at_eos(*encoder.run(parts, max(map(len, parts)))), encoder.empty.embedding[0].float()
+    return (each - empty).reshape(len(mixed), 2, -1).sum(1) + empty
+
+
+def at_eos(states: Tensor, length: Tensor) -> Tensor:
+    """Embeddings (B, D), float32, of states (B, places, D)."""
+    return states[torch.arange(len(states), device=states.device), length - 1].float()
 
 
 class Keep(ABC):
@@ -102,6 +123,10 @@ class Keep(ABC):
     def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
         """A batch of what was kept."""
 
+    @abstractmethod
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        """The embeddings of that batch alone, (B, D) float32."""
+
 
 class KeepStates(Keep):
     """States in float16, as Stable Diffusion's weights are; sums of embeddings in float32."""
@@ -117,10 +142,13 @@ class KeepStates(Keep):
 
     def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
         return Rows(
-            torch.from_numpy(arrays["embedding"].astype(np.float32)),
+            self.embeddings(arrays, encoder),
             torch.from_numpy(arrays["states"].astype(np.float32)),
             torch.from_numpy(arrays["length"].astype(np.int64)),
         )
+
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        return torch.from_numpy(arrays["embedding"].astype(np.float32))
 
 
 class KeepTokens(Keep):
@@ -142,11 +170,17 @@ class KeepTokens(Keep):
         return arrays
 
     def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
+        return encode(self.tokens(arrays), encoder)
+
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        return encode_embeddings(self.tokens(arrays), encoder)
+
+    def tokens(self, arrays: dict[str, np.ndarray]) -> Tokens:
         texts = [
             [ids[:count].tolist() for ids, count in zip(*row, strict=True) if count]
             for row in zip(arrays["ids"], arrays["counts"], strict=True)
         ]
-        return encode(Tokens([row[0] for row in texts], [row[1:] for row in texts]), encoder)
+        return Tokens([row[0] for row in texts], [row[1:] for row in texts])
 
 
 #: By their names in ``data.keep``.
@@ -189,17 +223,21 @@ class CachedSamples(Dataset[Rows]):
         return self.rows
 
     def __getitem__(self, rows: Sequence[int]) -> Rows:
+        return self.keep.rows(self._kept(rows), self.encoder)
+
+    def embeddings(self, most: int) -> Tensor:
+        """Embeddings of the first samples, `most` or as many as there are, (N, D) float32 on the CPU."""
+        batches = torch.arange(min(most, self.rows)).split(100)  # as in training: no more memory than that takes
+        return torch.cat([self.keep.embeddings(self._kept(rows.tolist()), self.encoder).cpu() for rows in batches])
+
+    def _kept(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """What is kept of rows, by name, when their checksums have been verified."""
         arrays = {name: self._read(name, rows) for name in self.files}
         checksum = arrays.pop("checksum")
         for k, row in enumerate(rows):
             if row_checksum(array[k] for array in arrays.values()) != checksum[k]:
                 raise self._damaged(f"row {row} does not match its checksum")
-        return self.keep.rows(arrays, self.encoder)
-
-    def embeddings(self, most: int) -> Tensor:
-        """Embeddings of the first samples, `most` or as many as there are, (N, D) float32 on the CPU."""
-        parts = torch.arange(min(most, self.rows)).split(1000)
-        return torch.cat([self[part.tolist()].embedding.float().cpu() for part in parts])
+        return arrays
 
     def _read(self, name: str, rows: Sequence[int]) -> np.ndarray:
         """Rows of an array. Not through a memory map: its pages would count as this process's memory."""

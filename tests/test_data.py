@@ -70,6 +70,15 @@ def test_tokens_encoded_anew_are_the_states(cache: CachedSamples, encoder: TextE
         tokens[rows]
 
 
+def test_embeddings_alone_are_those_of_the_rows(cache: CachedSamples, encoder: TextEncoder):
+    tokens = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples", "tokens")
+    for kept in (cache, tokens):
+        for most, count in ((33, 33), (10 * COUNT, COUNT)):
+            assert torch.allclose(kept.embeddings(most), kept[list(range(count))].embedding, atol=1e-5)
+    assert any(len(sample.parts) > 1 for sample in samples())
+    assert any(len(sample.parts) == 1 for sample in samples())
+
+
 def test_is_made_once(cache: CachedSamples, encoder: TextEncoder):
     again = build_cache(cache.folder.parent, {"a": 1}, no_samples(), COUNT, encoder, "samples")
     assert again.folder == cache.folder
