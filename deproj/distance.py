@@ -18,8 +18,8 @@ __all__ = ["FAR", "ROWS", "EmbeddingDistance"]
 
 #: From where on an embedding is called far: a prompt of five parts or more, each embedded by itself, reaches 1.4.
 FAR = 1.5
-#: Samples that are looked at: enough for a covariance of 768 x 768.
-ROWS = 20_000
+#: Samples that are looked at, however many there are: enough for a covariance of 768 x 768.
+ROWS = 10_000
 #: Added to the correlations' diagonal, for directions in which the training embeddings do not vary.
 SHRINKAGE = 1e-3
 
@@ -42,7 +42,7 @@ class EmbeddingDistance(nn.Module):
 
     @classmethod
     def fit(cls, embedding: Tensor) -> Self:
-        """Fits it to training embeddings in random order, (N, D); of many, the first 20,000.
+        """Fits it to training embeddings in random order, (N, D); of many, the first 10,000.
 
         The quantile is taken over a fifth of them, which the covariance has not seen.
         """
