@@ -5,7 +5,7 @@ vary in directions in which texts do not, which the inverse of the text projecti
 projected embedding, z̄ the mean and v the mean of |z - z̄|² over pictures of all kinds, ē the mean embedding that the
 deprojector was trained on and d(e) the distance from there (`deproj.distance`), the picture's embedding is the e with the least
 
-    |W (e - ē) - (z - z̄)|² / v + λ d(e)²,    λ = 0.01.
+    |W (e - ē) - (z - z̄)|² / v + λ d(e)²,    by default λ = 0.01.
 
 Where the training embeddings are not known, it is W⁻¹ (W e∅ + z - z̄). `experiments/images_in` compares ways.
 """
@@ -55,6 +55,7 @@ class ImageEncoder:
         encoder: the text encoder, loaded with its projection.
         distance: of the deprojector, or None where it has none.
         pictures: of all kinds, a hundred or more. None in the pixel world, which draws its own.
+        hold: λ, above 0: how much embeddings are held near the training embeddings.
 
     Attributes:
         mean: z̄, (D,).
@@ -71,6 +72,7 @@ class ImageEncoder:
         encoder: TextEncoder,
         distance: EmbeddingDistance | None = None,
         pictures: Sequence[Image.Image] | None = None,
+        hold: float = HOLD,
     ) -> None:
         if encoder.projection is None or encoder.deprojection is None:
             raise UserError("no CLIP projection is known: load the encoder with clip set.")
@@ -100,7 +102,7 @@ class ImageEncoder:
         else:
             spread = (seen - seen.mean(0)).square().sum(1).mean()
             w, whitening = encoder.projection.double(), distance.whitening.to(encoder.projection).double()
-            normal = w.T @ w / spread + HOLD * whitening.T @ whitening
+            normal = w.T @ w / spread + hold * whitening.T @ whitening
             self.start = distance.mean.to(encoder.projection)
             self.across = torch.linalg.solve(normal, w.T / spread).float()
 

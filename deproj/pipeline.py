@@ -24,7 +24,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from deproj.distance import FAR
-from deproj.encoder import TextEncoder
+from deproj.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.errors import UserError
 from deproj.expression import Expression, Text, embed, expression_of
 from deproj.images import ImageEncoder
@@ -136,6 +136,38 @@ class DeprojectorPipeline:
     @property
     def device(self) -> torch.device:
         return self.model.sos.device
+
+    def load_lora_weights(self, lora: str | Path, adapter_name: str | None = None, **options: Any) -> None:
+        """Loads the U-Net part of a LoRA; `sd.set_adapters` weighs it and `sd.unload_lora_weights` takes it out again.
+
+        Its part for the text encoder, where there is one, is left out with a warning: states come from the deprojector, which
+        inverts the text encoder as it was. (The diffusers pipeline's own method fails on it, having no text encoder.)
+
+        Args:
+            lora: a safetensors file, a folder or a hub id, in diffusers' form or kohya's.
+            adapter_name: to call it by; one is made up otherwise.
+            options: of diffusers' `lora_state_dict`, as `weight_name`.
+
+        Raises:
+            UserError: without the extra ``lora``, and for what is no LoRA for this U-Net.
+        """
+        try:
+            import peft  # noqa: F401
+        except ModuleNotFoundError:
+            raise UserError("LoRAs need peft: pip install 'deproj[lora]'.") from None
+        try:
+            weights, alphas, metadata = self.sd.lora_state_dict(
+                str(lora), use_safetensors=True, return_lora_metadata=True, **options
+            )
+            if not any(key.startswith("unet.") for key in weights):
+                raise ValueError("there are no weights for a U-Net in it.")
+            self.sd.load_lora_into_unet(weights, alphas, self.sd.unet, adapter_name, metadata=metadata, _pipeline=self.sd)
+        except LOAD_ERRORS as error:
+            if not any(self.sd.get_list_adapters().values()):
+                self.sd.unet.unload_lora()  # diffusers leaves the layers wrapped
+            raise UserError(f"{lora} is no LoRA for this Stable Diffusion: {first_line(error)}") from None
+        if any(key.startswith("text_encoder.") for key in weights):
+            warnings.warn("the LoRA's part for the text encoder is left out: the states are the deprojector's.", stacklevel=2)
 
     def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> Tensor:
         """Embeddings of prompts, (B, D).

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +158,82 @@ def test_controlnet_through_its_components(pipe: DeprojectorPipeline, photo: Ima
     with torch.no_grad():
         control.controlnet_mid_block.bias += 1.0
     assert not np.allclose(drawn(), plain, atol=1e-2)
+
+
+def with_adapters(pipe: DeprojectorPipeline) -> tuple[Any, Any]:
+    """A copy of the U-Net, and of the text encoder, with LoRAs of random weights, scaled by 8 / 4."""
+    from peft import LoraConfig
+
+    torch.manual_seed(0)
+    parts = copy.deepcopy(pipe.sd.unet), copy.deepcopy(pipe.encoder.model)
+    for part, layers in zip(parts, (["to_q", "to_k", "to_v", "to_out.0"], ["q_proj", "v_proj"]), strict=True):
+        part.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=layers))
+        for name, weight in part.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    return parts
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_a_loras_unet_part_is_taken(form: str, pipe: DeprojectorPipeline, tmp_path: Path):
+    from diffusers import StableDiffusionPipeline
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    unet, text_encoder = with_adapters(pipe)
+    layers = [get_peft_model_state_dict(part) for part in (unet, text_encoder)]
+    if form == "diffusers":
+        adapter = {"r": 4, "lora_alpha": 8, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        StableDiffusionPipeline.save_lora_weights(tmp_path, *layers, unet_lora_adapter_metadata=adapter)
+        where = tmp_path
+    else:
+        flat = {}
+        for prefix, part in zip(("lora_unet", "lora_te_text_model"), layers, strict=True):
+            for key, weight in part.items():
+                layer, side = key.removesuffix(".weight").rsplit(".", 1)
+                name = f"{prefix}_{layer.replace('.', '_')}"
+                flat[f"{name}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = weight
+                flat[f"{name}.alpha"] = torch.tensor(8.0)
+        where = tmp_path / "kohya.safetensors"
+        save_file(flat, where)
+    options = {"num_inference_steps": 3, "output_type": "np"}
+    plain = pipe("cat, maid", generator=seeded(0)[0], **options).images
+    with pytest.warns(UserWarning, match="part for the text encoder is left out"):
+        pipe.load_lora_weights(where, "mine")
+    try:
+        latents, states = torch.randn(1, *pipe.sd.unet.conv_in.weight.shape[1:2], 8, 8), pipe.states_of("cat, maid")
+        with torch.no_grad():
+            ours, theirs = (part(latents, 500, states).sample for part in (pipe.sd.unet, unet))
+        assert torch.allclose(ours, theirs, atol=1e-4)
+        assert not np.allclose(pipe("cat, maid", generator=seeded(0)[0], **options).images, plain, atol=1e-2)
+        pipe.sd.set_adapters(["mine"], [0.0])
+        assert np.allclose(pipe("cat, maid", generator=seeded(0)[0], **options).images, plain, atol=1e-4)
+    finally:
+        pipe.sd.unload_lora_weights()
+    assert np.array_equal(pipe("cat, maid", generator=seeded(0)[0], **options).images, plain)
+
+
+def test_refuses_what_is_no_lora(pipe: DeprojectorPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from safetensors.torch import save_file
+
+    down, up = torch.zeros(4, 999), torch.zeros(999, 4)
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file({f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}, tmp_path / "wide.safetensors")
+    save_file({"text_encoder.layers.0.lora_A.weight": down}, tmp_path / "text.safetensors")
+    (tmp_path / "pickle.bin").write_bytes(b"\x80\x02}q\x00.")
+    before = set(pipe.sd.unet.state_dict())
+    for file, said in (
+        ("wide.safetensors", "is no LoRA for this Stable Diffusion"),
+        ("text.safetensors", "no weights for a U-Net"),
+        ("pickle.bin", "is no LoRA"),
+        ("nowhere.safetensors", "is no LoRA"),
+    ):
+        with pytest.raises(UserError, match=said):
+            pipe.load_lora_weights(tmp_path / file)
+    assert set(pipe.sd.unet.state_dict()) == before, "nothing is left of what failed"
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"pip install 'deproj\[lora\]'"):
+        pipe.load_lora_weights(tmp_path)
 
 
 def test_other_schedulers_keep_working(pipe: DeprojectorPipeline):
