@@ -115,6 +115,8 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
     drawn: dict[str, Image | None] = {"true states": None} | dict(zip(states, map(enlarged, images), strict=True))
     if plain is None:
         said.append("No true states: only a text, or a sum of texts, has any.")
+    if picture is not None:
+        said.append("The link does not hold the picture.")
     return drawn, "\n\n".join(dict.fromkeys(said))
 
 
@@ -177,8 +179,8 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
                         label="picture", type="pil", sources=["upload", "clipboard"], height=150, scale=3, min_width=180
                     )
                     weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
+                models = gr.CheckboxGroup(list(names), value=list(names), label="models")
                 with gr.Row():
-                    models = gr.CheckboxGroup(list(names), value=list(names), label="models", scale=3, min_width=180)
                     seed = gr.Number(0, label="seed", precision=0, minimum=0, scale=1, min_width=80)
                     guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", scale=2, min_width=130)
                 go = gr.Button("Draw", variant="primary")
@@ -186,7 +188,14 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
                 with gr.Row():
                     outputs = [
                         gr.Image(
-                            label=name, height=SHOWN, width=SHOWN, min_width=SHOWN, interactive=False, elem_classes="picture"
+                            label=name,
+                            height=SHOWN,
+                            width=SHOWN,
+                            min_width=SHOWN,
+                            interactive=False,
+                            elem_classes="picture",
+                            alt_text=f"the picture of {name}",
+                            buttons=["download", "fullscreen"],
                         )
                         for name in ("true states", *names)
                     ]
@@ -239,9 +248,14 @@ def main() -> int:
             pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
         page = build(pipes)
         try:
-            page.launch(server_name=args.host, server_port=args.port, share=False, theme=theme())
+            page.launch(
+                server_name=args.host, server_port=args.port, share=False, theme=theme(), quiet=True,
+                footer_links=["gradio", "settings"], run_history=False, prevent_thread_lock=True,
+            )  # fmt: skip
         except OSError as error:
             raise UserError(f"cannot serve at {args.host}:{args.port}: {error}; name another with --port.") from None
+        print(f"The page is at {page.local_url} (Ctrl-C ends it).", flush=True)
+        page.block_thread()
 
     return run_command(command)
 
