@@ -32,12 +32,12 @@ def locate(pipeline: str | Path) -> str:
     """A pipeline's local folder or hub id; the name ``pixel`` is the world that ships with the package.
 
     Raises:
-        UserError: for a local folder that is no diffusers pipeline.
+        UserError: for a local folder that is no diffusers pipeline, and for a shipped world that is damaged.
     """
     if str(pipeline) == "pixel":
-        from deproj.pixel import WEIGHTS
+        from deproj.pixel import world
 
-        pipeline = WEIGHTS
+        pipeline = world()
     folder = Path(pipeline)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
@@ -229,9 +229,9 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     from transformers import CLIPTextModelWithProjection
 
     if str(clip) == "pixel":
-        from deproj.pixel import WEIGHTS
+        from deproj.pixel import world
 
-        clip = WEIGHTS / "clip"
+        clip = world() / "clip"
     try:
         with quiet_transformers():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)

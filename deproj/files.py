@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,11 @@ from deproj.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["alone", "kept", "replacing", "write_whole"]
+__all__ = ["alone", "intact", "kept", "replacing", "write_checksums", "write_whole"]
+
+
+#: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
+CHECKSUMS = "SHA256SUMS"
 
 
 @contextmanager
@@ -98,3 +103,25 @@ def kept(path: Path, make: Callable[[], dict[str, Tensor]], what: str) -> dict[s
         with replacing(path) as temporary:
             save_file(tensors, temporary, {"digest": digest(tensors)})
     return tensors
+
+
+def write_checksums(folder: Path) -> None:
+    """Notes the checksums of all weights in a folder, for `intact`."""
+    found = sorted(folder.rglob("*.safetensors"))
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in found)
+    write_whole(folder / CHECKSUMS, "".join(lines))
+
+
+@cache
+def intact(folder: Path) -> Path:
+    """A folder that ships, once in a process its weights have been checked: a flipped bit would pass for a weight.
+
+    Raises:
+        UserError: for weights that are missing or damaged.
+    """
+    for line in (folder / CHECKSUMS).read_text().splitlines():
+        noted, name = line.split(maxsplit=1)
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != noted:
+            raise UserError(f"{path} is {'damaged' if path.is_file() else 'missing'}: check deproj out, or install it, again.")
+    return folder

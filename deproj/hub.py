@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deproj.errors import UserError
+from deproj.files import intact
 
 __all__ = ["FILES", "locate_model", "model_card", "shipped", "upload"]
 
@@ -37,7 +38,7 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if str(source) in shipped():
-        return SHIPPED / str(source)
+        return intact(SHIPPED) / str(source)
     if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", ".."):
         raise UserError(
             f"{source} is no deprojector: give a run's folder, an exported model's, a hub id such as owner/name, "

@@ -80,9 +80,9 @@ class ImageEncoder:
             from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
         where = str(clip)
         if where == "pixel":
-            from deproj.pixel import WEIGHTS
+            from deproj.pixel import world
 
-            where = str(WEIGHTS / "clip")
+            where = str(world() / "clip")
             pictures = drawings() if pictures is None else pictures
         if not pictures:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")

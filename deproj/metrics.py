@@ -172,11 +172,11 @@ def conditioning_error(renderer: Renderer, world: World, states: Tensor) -> Meas
 
 def reader_fidelity(pictures: Tensor, prompts: Sequence[str]) -> Measure:
     """Prompt fidelity in the pixel world: of the attributes a prompt asks for, the share its reader finds."""
-    from deproj.pixel import WEIGHTS
+    from deproj.pixel import world
     from deproj.pixel.grammar import asked
     from deproj.pixel.reader import Reader
 
-    reader = Reader.from_pretrained(WEIGHTS / "reader")
+    reader = Reader.from_pretrained(world() / "reader")
     shares = reader.fidelity(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1, [asked(prompt) for prompt in prompts])
     return Measure.mean(shares)
 
@@ -207,11 +207,11 @@ def redrawing(pictures: Tensor, reference: Tensor) -> Measure:
     The ratio of the mean root mean square differences to the nearest drawing (`deproj.pixel.redraw`). It rises with noise
     added to latents, and changes less with the content than skimage's `estimate_sigma` does (`experiments/noise`).
     """
-    from deproj.pixel import WEIGHTS
+    from deproj.pixel import world
     from deproj.pixel.reader import Reader
     from deproj.pixel.redraw import redraw
 
-    reader = Reader.from_pretrained(WEIGHTS / "reader")
+    reader = Reader.from_pretrained(world() / "reader")
     return Measure(redraw(pictures, reader)[1].double().numpy(), redraw(reference, reader)[1].double().numpy())
 
 

@@ -25,7 +25,7 @@ from deproj.errors import UserError
 from deproj.files import write_whole
 from deproj.interruption import Interrupted, Interruption
 from deproj.ranks import Rank, others
-from deproj.settings import settings
+from deproj.settings import leaves, settings
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -116,9 +116,16 @@ def render_every(value: Any) -> int:
 
 
 def build(node: dict[str, Any], kind: type, name: str) -> Any:
-    """The object that a config group describes."""
+    """The object that a config group describes.
+
+    Args:
+        node: resolved. An interpolation in it would be resolved by Hydra, after the check of what it may build, and can run
+            anything (``${oc.create:...}``).
+    """
     from hydra.utils import instantiate
 
+    if open_values := [key for key, value in leaves(node) if isinstance(value, str) and "${" in value]:
+        raise UserError(f"{name}.{open_values[0]} holds an interpolation; write its value there.")
     try:
         made = instantiate(node, _convert_="all")
     except (HydraException, OmegaConfBaseException) as error:

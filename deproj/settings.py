@@ -17,7 +17,7 @@ from deproj.errors import UserError
 
 __all__ = [
     *("CONF", "GROUPS", "SHIPPED", "compose_config", "differences", "explain"),
-    *("foreign_classes", "read_config", "settings", "unknown"),
+    *("foreign_classes", "leaves", "read_config", "settings", "unknown"),
 ]
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -15,6 +15,7 @@ from deproj.bench import PIXEL
 from deproj.callbacks import PROMPTS, SEEDS
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError, run_command
+from deproj.files import write_checksums
 from deproj.hub import SHIPPED
 from deproj.model import Deprojector
 from deproj.render import Renderer, save_image, sheet
@@ -47,6 +48,7 @@ def export(sweeps: Path, out: Path) -> None:
         model.save_pretrained(out / name)
         fidelity = json.loads((sweeps / run / "evaluation.json").read_text())["composed"]["fidelity"]["value"]
         print(f"Wrote {out / name} (fidelity of composed prompts {fidelity:.3f}).")
+    write_checksums(out)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Ended, start, wait_for
+
+from deproj.errors import UserError
 
 Train = Callable[..., Ended]
 SETTINGS = [
@@ -173,6 +176,34 @@ def test_a_damaged_file_of_the_first_row_is_drawn_again(train: Train, tmp_path: 
     assert "is damaged; the benchmark pictures of the true states are made again" in ended.out
     sheets = [(tmp_path / name / "sheets" / "best.png").read_bytes() for name in "ab"]
     assert sheets[0] == sheets[1]
+
+
+@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model", "text_encoder/model", "clip/model", "reader/model"])
+def test_damaged_weights_that_ship_are_refused(part: str, train: Train, world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deproj.pixel.WEIGHTS", world)
+    path = world / f"{part}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    ended = train("hydra.run.dir=run")
+    assert ended.code == 1
+    assert ended.err.startswith(f"error: {path} is damaged: check deproj out, or install it, again.")
+    path.unlink()
+    assert "is missing" in train("hydra.run.dir=run").err
+
+
+def test_a_damaged_model_that_ships_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from deproj import hub
+    from deproj.model import Deprojector
+
+    models = Path(shutil.copytree(hub.SHIPPED, tmp_path / "models"))
+    monkeypatch.setattr(hub, "SHIPPED", models)
+    path = models / "all-batch" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        Deprojector.from_pretrained("all-batch")
 
 
 def test_stopped_early_and_killed_before_its_result(train: Train, tmp_path: Path):

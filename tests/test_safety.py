@@ -1,5 +1,6 @@
 """Nothing that came from outside is executed, no path leaves its folder, no secret is written."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Ended, call
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from deproj.errors import UserError
 from deproj.model import Deprojector
+from deproj.pipeline import DeprojectorPipeline
 
 Train = Callable[..., Ended]
 
@@ -60,6 +63,22 @@ def test_a_model_folder_names_no_class_of_its_own(run: Path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "os.system"}))
     with pytest.raises(UserError, match=r"os\.system"):
         Deprojector.from_pretrained(run / "deprojector")
+
+
+@pytest.mark.parametrize("place", ["deproj.selection.AllTokens", "${oc.create:{_target_: HARM}}"])
+def test_what_a_model_says_of_its_training_runs_nothing(place: str, run: Path, tmp_path: Path):
+    """Hydra resolves interpolations when it builds, so that a class hides in a string."""
+    harm = f"${{oc.create:{{_target_: pathlib.Path.touch, _args_: [{{_target_: pathlib.Path, _args_: [{tmp_path}/harm]}}]}}}}"
+    path = run / "deprojector" / "config.json"
+    config = json.loads(path.read_text())
+    config["provenance"]["selection"] = {"_target_": place.replace("HARM", "deproj.selection.AllTokens"), "words": harm}
+    path.write_text(json.dumps(config))
+    with contextlib.suppress(UserError):
+        DeprojectorPipeline.from_pretrained("pixel", run / "deprojector", device="cpu")
+    assert not (tmp_path / "harm").exists()
+    with contextlib.suppress(Exception):
+        instantiate({"_target_": "deproj.selection.AllTokens", "words": harm})
+    assert (tmp_path / "harm").exists(), "the harm is real"
 
 
 def test_a_pipeline_is_not_unpickled(train: Train, world: Path, tmp_path: Path):

@@ -2,5 +2,16 @@
 
 from pathlib import Path
 
+from deproj.files import intact
+
 #: The shipped diffusers pipeline folder.
 WEIGHTS = Path(__file__).parent / "weights"
+
+
+def world() -> Path:
+    """The shipped folder, once its weights have been checked.
+
+    Raises:
+        UserError: for weights that are missing or damaged.
+    """
+    return intact(WEIGHTS)

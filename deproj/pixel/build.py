@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deproj.files import write_checksums
 from deproj.pixel import WEIGHTS, grammar, parts, scenes
 from deproj.pixel.reader import Reader
 from deproj.pixel.training import Rng, fit
@@ -408,6 +409,7 @@ def main() -> None:
         path = args.out / "figures.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(known | {stage: figures}, indent=2) + "\n")
+        write_checksums(args.out)
         if not figures.get("met", True):
             raise SystemExit(f"{stage} misses its bar; train on with --stage {stage} --steps and a larger number.")
 
