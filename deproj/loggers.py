@@ -6,6 +6,7 @@ A dashboard is a Lightning logger that also takes pictures, the evaluation and t
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -22,13 +23,13 @@ import numpy as np
 import wandb
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.files import write_whole
 from deproj.sweep import INDEX
 
-__all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "metrics_logger", "picture_name"]
+__all__ = ["Dashboard", "MetricsFile", "Picture", "TensorBoardDashboard", "WandbDashboard", "picture_name"]
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
@@ -47,20 +48,66 @@ NO_DETAILS: dict[str, Any] = {
 }
 
 
-def metrics_logger(folder: Path, steps: int) -> CSVLogger:
-    """Lightning's logger of metrics.csv, which alone would delete the rows of the run that it goes on with.
+class MetricsFile(Logger):
+    """``metrics.csv``: a row for each time that something is logged.
+
+    Lightning's own CSVLogger deletes the rows of the run that it goes on with, and has them back only with the next ones.
 
     Args:
-        folder: of the run.
+        folder: of the run. What the file holds already is kept, but for a row that was cut short.
         steps: that the run has behind it; later rows are dropped.
     """
-    rows = []
-    if (folder / "metrics.csv").exists():
-        with (folder / "metrics.csv").open(newline="") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-    logger = CSVLogger(folder, name="", version="")
-    logger.experiment.metrics.extend(row for row in rows if int(row["step"]) < steps)
-    return logger
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: list[dict[str, str]] = []
+        if self.path.exists():
+            whole = self.path.read_text().rpartition("\n")[0]
+            read = csv.DictReader(io.StringIO(whole), restkey="more")
+            self.rows = [row for row in read if whole_row(row) and int(row["step"]) < steps]
+        self.written: list[str] = []  # columns of the file, when all rows but the new ones are in it
+        self.new = 0
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        pass  # config.yaml holds them
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.rows.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
+        self.new += 1
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the new rows; writes the file anew, whole or not at all, where they bring new columns."""
+        if not self.new:
+            return
+        new, columns = self.rows[-self.new :], sorted({name for row in self.rows for name in row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        if columns == self.written:
+            writer.writerows(new)
+            with self.path.open("a") as file:
+                file.write(text.getvalue())
+        else:
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.path, text.getvalue())
+        self.written, self.new = columns, 0
+
+
+def whole_row(row: dict[str, Any]) -> bool:
+    """Whether a row of metrics.csv has a step and as many fields as there are columns."""
+    return str(row.get("step")).isdigit() and "more" not in row and None not in row.values()
 
 
 class Dashboard(ABC):

@@ -12,6 +12,7 @@ import logging
 import platform
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -251,8 +252,8 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     if rank.number == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        for name in ("result.json", "evaluation.json", "evaluation-mean.json"):  # of fewer epochs
-            (folder / name).unlink(missing_ok=True)
+        for name in ("result.json", "evaluation.json", "evaluation-mean.json", "sheets/best.png", "deprojector/sheet.png"):
+            (folder / name).unlink(missing_ok=True)  # of fewer epochs
     trainer = pl.Trainer(
         default_root_dir=folder,
         max_epochs=trainer_settings.max_epochs,
@@ -280,7 +281,7 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
             return {"val_loss": behind.best}
         model.float()
         trained, drawing = time.monotonic(), 0.0 if benchmark is None else benchmark.seconds
-        best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+        best = read_checkpoint(folder / "checkpoints" / "best.ckpt", "put last.ckpt in its place for the last epoch's weights")
         module.load_state_dict(best["state_dict"])
         assert data.train is not None
         model.distance = EmbeddingDistance.fit(data.train.embeddings(ROWS))
@@ -427,12 +428,11 @@ class Behind:
         Raises:
             UserError: for one that is damaged.
         """
-        import torch
-
         if not checkpoint.exists():
             return cls()
+        instead = "put best.ckpt in its place"
+        content = read_checkpoint(checkpoint, instead)
         try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             callbacks = {name.partition("{")[0]: state for name, state in content["callbacks"].items()}
             early, best = callbacks["EarlyStopping"], callbacks["RunCheckpoint"]["best_model_score"]
             return cls(
@@ -441,17 +441,38 @@ class Behind:
                 float("inf") if best is None else float(best),
                 early["wait_count"] >= early["patience"],
             )
-        except Exception as error:  # what a damaged file raises depends on where it is damaged
-            raise UserError(
-                f"{checkpoint} is damaged ({type(error).__name__}); put best.ckpt in its place, or delete the run's folder."
-            ) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{checkpoint} is none of ours ({type(error).__name__}); {instead}, or delete the run.") from None
+
+
+def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
+    """Reads a checkpoint, weights-only, and checks its checksums, which torch writes and doesn't read.
+
+    Args:
+        instead: of using it, what a user may do where it is damaged.
+
+    Raises:
+        UserError: for one that is missing or damaged.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (part := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{part} does not match its checksum")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {instead}, or delete the run's folder.") from None
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise UserError(f"{path} is damaged ({type(error).__name__}); {instead}, or delete the run's folder.") from None
 
 
 def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path, steps: int) -> list[Any]:
     """metrics.csv, and the dashboard that was chosen beside it."""
-    from deproj.loggers import TensorBoardDashboard, WandbDashboard, metrics_logger
+    from deproj.loggers import MetricsFile, TensorBoardDashboard, WandbDashboard
 
-    loggers: list[Any] = [metrics_logger(folder, steps)]
+    loggers: list[Any] = [MetricsFile(folder, steps)]
     if chosen.kind == "tensorboard":
         loggers.append(TensorBoardDashboard(folder, steps))
     elif chosen.kind == "wandb":
@@ -471,6 +492,5 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     # What is logged is the whole batch's already: `DeprojectorModule`.
     warnings.filterwarnings("ignore", ".*It is recommended to use `self.log\\('val/loss'.*sync_dist=True.*")
-    # A run that goes on does so in its own folder; `metrics_logger` keeps what is there.
+    # A run that goes on does so in its own folder.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")

@@ -9,19 +9,19 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from deproj.errors import UserError
 from deproj.files import alone, write_whole
-from deproj.ranks import node_number
 
-__all__ = ["INDEX", "SweepEnd", "note", "rows"]
+__all__ = ["INDEX", "SweepStart", "note", "rows", "tell"]
 
 INDEX = "sweep.csv"
 ALWAYS = ("selection", "feed", "model", "seed")
-MEASURES = ("conditioning error", "fidelity")
+MEASURES = ("conditioning error", "fidelity", "clip score")
 
 
 def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state: str, error: str = "") -> None:
@@ -31,12 +31,16 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
         sweep: folder of the sweep.
         folder: of the job.
         settings: the job's choices: selection, feed, model, seed and all that its command sets.
-        state: started, done, failed or interrupted; a job that was killed stays started.
+        state: started, done, failed or interrupted; a job that was killed stays started until the end of the sweep.
         error: of a failed job, in a line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = {"number": number, "settings": settings, "state": state, "error": error}
     write_whole(folder / "job.json", json.dumps(about, indent=2) + "\n")
+    write_index(sweep)
+
+
+def write_index(sweep: Path) -> None:
     with alone(sweep / ".lock"):
         found = rows(sweep)
         columns = list(dict.fromkeys(key for row in found for key in row))
@@ -56,38 +60,70 @@ def rows(sweep: Path) -> list[dict[str, Any]]:
         row |= {"state": job["state"], "val_loss": "", "epochs": "", "seconds": ""}
         row |= {f"{kind} {name}": "" for kind in ("single", "composed") for name in MEASURES}
         if job["state"] == "done":
-            result = json.loads((path.parent / "result.json").read_text())
-            row |= {key: result[key] for key in ("val_loss", "epochs", "seconds")}
-            if (path.parent / "evaluation.json").exists():
-                evaluation = json.loads((path.parent / "evaluation.json").read_text())
-                row |= {
-                    f"{kind} {name}": evaluation[kind][name]["value"]
-                    for kind in ("single", "composed")
-                    for name in MEASURES
-                    if name in evaluation[kind]
-                }
+            try:
+                row |= results(path.parent)
+            except (OSError, ValueError, KeyError):  # somebody has deleted it to have the job done again
+                row["state"] = "without result"
         found.append(row | {"error": job["error"]})
     return sorted(found, key=lambda row: (row["number"], row["folder"]))
 
 
-class SweepEnd(Callback):
-    """Says at the end of a sweep what failed and how to go on; then the exit code is 1."""
+def results(folder: Path) -> dict[str, Any]:
+    """What the index tells of a job that is done."""
+    result = json.loads((folder / "result.json").read_text())
+    found = {key: result[key] for key in ("val_loss", "epochs", "seconds")}
+    if (folder / "evaluation.json").exists():
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+        found |= {
+            f"{kind} {name}": evaluation[kind][name]["value"]
+            for kind in ("single", "composed")
+            for name in MEASURES
+            if name in evaluation[kind]
+        }
+    return found
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if node_number() > 0:  # the first node tells
-            return
-        sweep = Path(config.hydra.sweep.dir)
-        found = rows(sweep)
-        states = Counter(row["state"] for row in found)
-        print(f"{len(found)} jobs, {', '.join(f'{count} {state}' for state, count in states.items())}: {sweep / INDEX}")
-        if set(states) <= {"done"}:
-            return
-        for row in found:
-            if row["state"] != "done":
-                chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
-                why = f": {row['error']}" if row["error"] else ""
-                print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
-        given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-        command = shlex.join(["python", "-m", "deproj.train", *given, f"hydra.sweep.dir={sweep}"])
-        print(f"Each has its log in its folder. To run just these again: {command}", file=sys.stderr)
-        raise SystemExit(1)  # Hydra turns a callback's exceptions into warnings
+
+def note_killed(sweep: Path) -> None:
+    """Notes as killed the jobs that have started, have not ended, and are at work no more."""
+    for path in sweep.rglob("job.json"):
+        job = json.loads(path.read_text())
+        if job["state"] != "started":
+            continue
+        try:
+            with alone(path.parent / ".lock", refusal="at work"):
+                write_whole(path, json.dumps(job | {"state": "killed"}, indent=2) + "\n")
+        except UserError:
+            continue
+    write_index(sweep)
+
+
+class SweepStart(Callback):
+    """Notes which sweep this command is, when Hydra begins it: its end, if it is no good one, passes Hydra by.
+
+    Attributes:
+        folder: of the sweep, or None.
+    """
+
+    folder: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        SweepStart.folder = Path(config.hydra.sweep.dir)
+
+
+def tell(sweep: Path) -> bool:
+    """Says at the end of a sweep, however it ends, what has failed and how to go on; gives whether all is done."""
+    note_killed(sweep)
+    found = rows(sweep)
+    states = Counter(row["state"] for row in found)
+    print(f"{len(found)} jobs, {', '.join(f'{count} {state}' for state, count in states.items())}: {sweep / INDEX}")
+    if set(states) <= {"done"}:
+        return True
+    for row in found:
+        if row["state"] != "done":
+            chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
+            why = f": {row['error']}" if row["error"] else ""
+            print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
+    command = shlex.join(["python", "-m", "deproj.train", *given, f"hydra.sweep.dir={sweep}"])
+    print(f"Each has its log in its folder. To run just these again, and what has not begun: {command}", file=sys.stderr)
+    return False

@@ -31,7 +31,7 @@ from deproj.interruption import Interrupted, Interruption
 from deproj.ranks import node_number
 from deproj.run import run
 from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, unknown
-from deproj.sweep import note
+from deproj.sweep import INDEX, SweepStart, note, tell
 
 __all__ = ["main"]
 
@@ -201,21 +201,38 @@ def remove_if_unused(folder: Path) -> None:
             folder.parent.rmdir()
 
 
+def sweep_at_hand() -> Path | None:
+    """The folder of the sweep that this command is, once a job of it has begun."""
+    sweep = SweepStart.folder
+    return sweep if sweep is not None and (sweep / INDEX).exists() else None
+
+
 def main() -> int:
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    SweepStart.folder = None  # of an earlier call in this process
 
     def command() -> None:
         try:
             job()
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from None
-        except RuntimeError as error:
+        except Exception as error:
             if "srun" in str(error):  # submitit's
                 raise UserError("there is no SLURM here (no srun); hydra/launcher=processes is the same without it.") from None
-            raise
+            if sweep_at_hand() is None:
+                raise
+            # A job's own errors don't come here, so it is the launcher's: a process of a job was killed, say.
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise UserError(f"the launcher has ended the sweep ({type(error).__name__}: {first[:200]})") from error
 
-    return run_command(command)
+    try:
+        code = run_command(command)
+    except SystemExit as stop:  # a run's or a job's own
+        code = int(stop.code or 0)
+    if (sweep := sweep_at_hand()) is not None and node_number() == 0 and not tell(sweep):
+        return code or 1
+    return code
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ from deproj.encoder import TextEncoder
 from deproj.pixel import WEIGHTS
 from deproj.prompts import GrammarPrompts, Mix, Sample
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def encoder() -> TextEncoder:

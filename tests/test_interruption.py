@@ -14,6 +14,7 @@ import pytest
 from conftest import Ended, start, wait_for
 
 from deproj.errors import UserError
+from deproj.loggers import MetricsFile
 
 Train = Callable[..., Ended]
 SETTINGS = [
@@ -211,6 +212,62 @@ def test_stopped_early_and_killed_before_its_result(train: Train, tmp_path: Path
     assert train("optimizer.learning_rate=1e-30", "trainer.max_epochs=9", "trainer.patience=2", "hydra.run.dir=run").code == 0
     result = tmp_path / "run" / "result.json"
     epochs = result.read_text().partition('"epochs": ')[2][:2]
+    metrics = (tmp_path / "run" / "metrics.csv").read_bytes()
     result.unlink()
     assert train("resume=run", defaults=False).code == 0
     assert result.read_text().partition('"epochs": ')[2][:2] == epochs
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == metrics
+
+
+def test_metrics_outlive_kills(tmp_path: Path):
+    """Whenever a run is killed, the file holds what was logged before; a row that was cut short is left out."""
+    path = tmp_path / "metrics.csv"
+    first = MetricsFile(tmp_path, 0)
+    for step in (9, 19, 29):
+        first.log_metrics({"epoch": 0, "train/loss": step / 7}, step)
+        first.save()
+    first.log_metrics({"epoch": 0, "val/loss": 0.25}, 29)
+    first.save()
+    before = path.read_text()
+    assert before.splitlines()[0] == "epoch,step,train/loss,val/loss"
+    assert len(before.splitlines()) == 5
+    again = MetricsFile(tmp_path, 20)
+    assert path.read_text() == before, "nothing is lost by starting"
+    again.log_metrics({"epoch": 0, "train/loss": 29 / 7}, 29)
+    again.save()
+    again.log_metrics({"epoch": 0, "val/loss": 0.25}, 29)
+    again.save()
+    assert path.read_text() == before, "what the checkpoint doesn't have behind it is logged again"
+    for cut in (before[:-1], before[:-3], before + "0,39", before + "0,39\n", before + "x,y,,\n", before + "0,39,0.1,0.2,0.3\n"):
+        path.write_text(cut)
+        third = MetricsFile(tmp_path, 40)
+        third.log_metrics({"epoch": 1, "train/loss": 0.125}, 39)
+        third.save()
+        rows = before.splitlines() if cut.startswith(before) else before.splitlines()[:-1]
+        if len(rows) == 4:  # the only row with a held-out loss was the cut one
+            assert path.read_text().splitlines()[-1].startswith("1,39,0.125")
+        else:
+            assert path.read_text().splitlines() == [*rows, "1,39,0.125,"]
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_told(name: str, how: str, train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=run").code == 0
+    (tmp_path / "run" / "result.json").unlink()
+    path = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if how != "missing":
+        path.write_bytes(content if how == "flipped" else content[:-2000])
+    ended = train("resume=run", defaults=False)
+    if (name, how) == ("last", "missing"):
+        assert ended.code == 0, "trained again"
+        return
+    assert ended.code == 1
+    assert f"{name}.ckpt is {'missing' if how == 'missing' else 'damaged'}" in ended.err
+    assert "Traceback" not in ended.err
+    other = {"best": "last", "last": "best"}[name]
+    path.write_bytes((path.parent / f"{other}.ckpt").read_bytes())
+    assert train("resume=run", defaults=False).code == 0, "as the message says"

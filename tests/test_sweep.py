@@ -2,13 +2,14 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ended
+from conftest import Ended, start, wait_for
 
 Train = Callable[..., Ended]
 
@@ -110,6 +111,62 @@ def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: P
     rows = index(tmp_path / "sweep")
     assert [row["state"] for row in rows] == ["done", "failed", "done", "failed"]
     assert "learning_rate is above 0" in rows[1]["error"]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "processes"])
+def test_a_job_that_is_killed_is_told(launcher: str, caches: Path, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
+    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    process = start(tmp_path, "-m", "trainer.max_epochs=1,1000", "trainer.patience=1000", *settings)
+    wait_for((tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists, process)
+    wait_for(lambda: index(tmp_path / "sweep")[0]["state"] == "done", process)
+    (victim,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "1" / ".lock") in locked(pid)]
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait() == 1
+    said = (tmp_path / "said").read_text()
+    assert "Traceback" not in said
+    assert "error: the launcher has ended the sweep" in said
+    assert "2 jobs, 1 done, 1 killed" in said
+    assert "hydra.sweep.dir=sweep" in said.splitlines()[-1], "how to go on"
+    assert [row["state"] for row in index(tmp_path / "sweep")] == ["done", "killed"]
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes that a process has started, and these."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def locked(pid: int) -> set[Path]:
+    """Files that a process has open."""
+    return {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
+    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
+    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", "trainer.max_epochs=1000", "trainer.patience=1000"]
+    process = start(tmp_path, "-m", "seed=0,1", *settings)
+    wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    said = (tmp_path / "said").read_text()
+    assert "1 jobs, 1 interrupted" in said
+    assert said.splitlines()[-1].endswith("hydra.sweep.dir=sweep")
+    assert "Traceback" not in said
+
+
+def test_a_job_whose_result_is_deleted_is_done_again(train: Train, tmp_path: Path):
+    sweep = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert train(*sweep).code == 0
+    (tmp_path / "sweep" / "1" / "result.json").unlink()
+    ended = train(*sweep)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("nothing to do") == 1
+    assert [row["state"] for row in index(tmp_path / "sweep")] == ["done", "done"]
 
 
 def test_optuna_searches(train: Train, tmp_path: Path):

@@ -348,3 +348,12 @@ def test_mistakes_get_a_line_and_leave_nothing(train: Train, tmp_path: Path, arg
     for words in said:
         assert words in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_fewer_epochs_do_not_stay(train: Train, tmp_path: Path):
+    assert train("render=1", "sd.steps=2", "hydra.run.dir=run").code == 0
+    shown = [tmp_path / "run" / name for name in ("sheets/best.png", "deprojector/sheet.png")]
+    assert all(path.exists() for path in shown)
+    assert train("resume=run", "render=off", "trainer.max_epochs=2", defaults=False).code == 0
+    assert not any(path.exists() for path in shown)
+    assert "sheet.png" not in (tmp_path / "run" / "deprojector" / "README.md").read_text()
