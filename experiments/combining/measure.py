@@ -1,8 +1,9 @@
 """What combining models gives: ``python experiments/combining/measure.py [SWEEPS]``.
 
 Takes the trained runs of ``experiment=ignored_states``, and eos_onward of ``experiment=recursive_input``, in SWEEPS (``sweeps``),
-measures splices and ensembles of them on held-out prompts, as ``deproj.evaluate`` measures runs, and prints the table. What has
-been measured lies in ``results/`` beside this file and isn't measured again.
+measures splices and ensembles of them on held-out prompts, as ``deproj.evaluate`` measures runs, and prints the table. An
+ensemble of two seeds is of a seed's model and the next seed's. What has been measured lies in ``results/`` beside this file and
+isn't measured again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from deproj.settings import read_config
 
 HERE = Path(__file__).parent
 FIXED = 10
+FUSES = (0.0, 0.5, 1.0)
 #: Feed and selection of the models that are combined.
 PARTS = (("batch", "words_eos"), ("batch", "words_eos_reversed"), ("batch", "eos_onward"), ("recursive", "eos_onward"))
 SWEEP = {"batch": "ignored_states", "recursive": "recursive_input"}
@@ -42,19 +45,23 @@ AGAINST = {
     "splice, head": "splice, at 10",
     "splice, true length": "splice, head",
     "reversed splice, head": "splice, head",
-    **{f"ensemble, fuse {fuse}": "eos_onward, recursive" for fuse in (0.0, 0.5, 1.0)},
+    **{f"{name}, fuse {fuse}": "eos_onward, recursive" for name in ("ensemble", "ensemble of two seeds") for fuse in FUSES},
 }
 
 
 class Parts:
-    """The trained models of one seed, and the length head fitted to what they were trained on."""
+    """The trained models of one seed, and the length head fitted to what they were trained on.
 
-    def __init__(self, sweeps: Path, seed: int, evaluator: Evaluator, config: dict[str, Any]) -> None:
-        self.sweeps, self.seed, self.evaluator, self.config = sweeps, seed, evaluator, config
+    Args:
+        next_seed: of the model that goes together with this seed's in an ensemble of two seeds.
+    """
+
+    def __init__(self, sweeps: Path, seed: int, next_seed: int, evaluator: Evaluator, config: dict[str, Any]) -> None:
+        self.sweeps, self.seed, self.next_seed, self.evaluator, self.config = sweeps, seed, next_seed, evaluator, config
         self.head = self.fitted()
 
-    def model(self, selection: str, feed: str) -> Deprojector:
-        folder = self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed}"
+    def model(self, selection: str, feed: str, seed: int | None = None) -> Deprojector:
+        folder = self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed if seed is None else seed}"
         return Deprojector.from_pretrained(folder, self.evaluator.encoder)
 
     def fitted(self) -> LengthHead:
@@ -64,18 +71,31 @@ class Parts:
         lengths = torch.from_numpy(data.train.length.astype("int64"))
         return LengthHead.fit(data.train.embeddings(len(lengths)), lengths, seed=self.seed)
 
-    def subjects(self) -> Iterator[tuple[str, Any, TokenSelection]]:
+    def subjects(self) -> Iterator[tuple[str, Callable[[], Any], TokenSelection]]:
         """Name, what makes it, and the order in which it gives states."""
-        words, reverse = self.model("words_eos", "batch"), self.model("words_eos_reversed", "batch")
-        rest, batch_fed = self.model("eos_onward", "recursive"), self.model("eos_onward", "batch")
-        yield f"splice, at {FIXED}", Splice.of(words, rest, FIXED), AllTokens()
-        yield "splice, head", Splice.of(words, rest, self.head), AllTokens()
-        told = Splice.of(words, rest, FIXED)
-        told.words = self.true_words  # type: ignore[method-assign]
-        yield "splice, true length", told, AllTokens()
-        yield "reversed splice, head", Splice.of(reverse, rest, self.head), AllTokens()
-        for fuse in (0.0, 0.5, 1.0):
-            yield f"ensemble, fuse {fuse}", Ensemble.of([rest, batch_fed], fuse), EosOnward()
+
+        def spliced(words: str, n: int | LengthHead) -> Splice:
+            return Splice.of(self.model(words, "batch"), self.model("eos_onward", "recursive"), n)
+
+        def at_true_length() -> Splice:
+            made = spliced("words_eos", FIXED)
+            made.words = self.true_words  # type: ignore[method-assign]
+            return made
+
+        yield f"splice, at {FIXED}", lambda: spliced("words_eos", FIXED), AllTokens()
+        yield "splice, head", lambda: spliced("words_eos", self.head), AllTokens()
+        yield "splice, true length", at_true_length, AllTokens()
+        yield "reversed splice, head", lambda: spliced("words_eos_reversed", self.head), AllTokens()
+        feeds = [("batch", self.seed), ("recursive", self.seed)]
+        seeds = [("recursive", self.seed), ("recursive", self.next_seed)]
+        for name, members in (("ensemble", feeds), ("ensemble of two seeds", seeds)):
+            for fuse in FUSES:
+                make = partial(self.ensemble, members, fuse)
+                yield f"{name}, fuse {fuse}", make, EosOnward()
+
+    def ensemble(self, members: list[tuple[str, int]], fuse: float) -> Ensemble:
+        """Of eos_onward models, each named by its feed and seed."""
+        return Ensemble.of([self.model("eos_onward", feed, seed) for feed, seed in members], fuse)
 
     def evaluated(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The models by themselves, as their runs were evaluated."""
@@ -111,17 +131,19 @@ def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[dict[
     config = read_config(folders[seeds[0]][0] / "config.yaml")
     evaluator = evaluator_of(config, count, 0, None, None)
     found: dict[str, list[dict[str, Any]]] = {}
-    for seed in seeds:
-        parts = Parts(sweeps, seed, evaluator, config)
+    for seed, next_seed in zip(seeds, [*seeds[1:], seeds[0]], strict=True):
+        parts = Parts(sweeps, seed, next_seed, evaluator, config)
         print(parts.head_errors(), flush=True)
         for name, result in parts.evaluated():
             found.setdefault(name, []).append(result)
-        for name, subject, order in parts.subjects():
+        for name, make, order in parts.subjects():
+            if seed == next_seed and "seeds" in name:
+                continue
             path = HERE / "results" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
             if path.is_file():
                 result = json.loads(path.read_text())
             else:
-                result = evaluator(subject, order)
+                result = evaluator(make(), order)
                 path.parent.mkdir(exist_ok=True)
                 write_whole(path, json.dumps(result) + "\n")
                 print(f"measured {name}, seed {seed}", file=sys.stderr, flush=True)
@@ -138,6 +160,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> None:
     print(f"\n| difference | against | {' | '.join(f'{m}, {kind}' for m in shown for kind in ('single', 'composed'))} |")
     print(f"|---|---|{'---|' * 2 * len(shown)}")
     for name, other in AGAINST.items():
+        if name not in found:
+            continue
         cells = [str(difference(found[name], found[other], kind, m)) for m in shown for kind in ("single", "composed")]
         print(f"| {name} | {other} | {' | '.join(cells)} |")
 

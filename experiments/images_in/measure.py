@@ -1,48 +1,59 @@
 """Images in: how much of a picture is found again in what its CLIP embedding gives, by ways across the gap.
 
-    python experiments/images_in/measure.py RUN
+    python experiments/images_in/measure.py RUN...
 
-RUN is a run in the pixel world. Pictures are fresh drawings of its scenes; a picture is drawn from each one's embedding, and
-the reader tells how many of the input's attributes it shows. The floor is an unrelated picture's attributes. Writes
-results.json and sheet.png beside this file.
+RUNs are of one setting in the pixel world that differ in their seeds. Pictures are fresh drawings of its scenes; a picture is
+drawn from each one's embedding, and the reader tells how many of the input's attributes it shows. The floor is an unrelated
+picture's attributes. Prints tables, and writes results.json and, of the first run, sheet.png beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
-from deproj.distance import EmbeddingDistance
+from deproj.compare import difference, estimate
+from deproj.errors import UserError, run_command
 from deproj.expression import embed, picture, text
-from deproj.images import ImageEncoder
+from deproj.images import HOLD, ImageEncoder
 from deproj.metrics import Measure
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import WEIGHTS
 from deproj.pixel.reader import Reader
 from deproj.pixel.scenes import ATTRIBUTES, draw, sample
-from deproj.prompts import GrammarPrompts, Mix
 from deproj.render import save_image, sheet
+from deproj.run import quiet_libraries
 
 HERE = Path(__file__).parent
 COLOURS = ATTRIBUTES["hair"]
+NONE, FROM_EMPTY, FROM_MEAN, HELD = (
+    "none: W⁻¹ z",
+    "difference to the mean picture, added to the empty prompt: W⁻¹ (W e∅ + z − z̄)",
+    "difference, added to the mean training embedding: ē + W⁻¹ (z − z̄)",
+    "the same, held near the training embeddings: λ = {}",
+)
+CAPTION = "for comparison: the embedding of a caption that says all attributes"
+HOLDS = (HOLD / 10, HOLD, 10 * HOLD)
+WEIGHTS_OF_WORDS = (0.0, 1.0, 2.0)
+
+Key = dict[str, str]
 
 
-def trained_distance(pipe: DeprojectorPipeline) -> EmbeddingDistance:
-    """The model's own, or, for one that kept none, of embeddings mixed as in training."""
-    if pipe.model.distance is not None:
-        return pipe.model.distance
-    samples = list(Mix().samples(GrammarPrompts(), 5000, 0))
-    empty = pipe.encoder.empty.embedding[0]
-    parts = [part for one in samples for part in one.parts]
-    each = torch.cat([pipe.encoder.embed(parts[k : k + 100]) for k in range(0, len(parts), 100)]) - empty
-    owner = torch.tensor([k for k, one in enumerate(samples) for _ in one.parts])
-    return EmbeddingDistance.fit(torch.zeros(len(samples), len(empty)).index_add_(0, owner, each) + empty)
+class Measured:
+    """Measures of one run's pictures, as `deproj.compare` takes them."""
+
+    def __init__(self, **measures: Measure) -> None:
+        raw = {name: [measure.above.tolist(), measure.below.tolist()] for name, measure in measures.items()}
+        self.evaluation: dict[str, Any] = {"raw": {"pictures": raw}}
 
 
 def drawn(pipe: DeprojectorPipeline, states: Tensor) -> Tensor:
@@ -59,69 +70,103 @@ def drawn(pipe: DeprojectorPipeline, states: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--count", type=int, default=100)
-    args = parser.parse_args()
-    pipe = DeprojectorPipeline.from_pretrained("pixel", args.run, device="cpu")
-    distance, encoder = trained_distance(pipe), pipe.encoder
+def read(reader: Reader, pictures: Tensor) -> list[Key]:
+    """The attributes that pictures (B, 32, 32, 3) show."""
+    seen = reader.read(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return [{name: value for name, (value, _) in one.items() if value is not None} for one in seen]
+
+
+def share(seen: list[Key], wanted: list[Key]) -> Measure:
+    """The share of the wanted attributes that are seen, of each picture."""
+    hits = [[one.get(name) == value for name, value in key.items()] for one, key in zip(seen, wanted, strict=True)]
+    return Measure.mean([float(np.mean(hit)) if hit else float("nan") for hit in hits])
+
+
+def ways_of(pipe: DeprojectorPipeline, images: list[Image.Image]) -> dict[str, Tensor]:
+    """Embeddings of pictures, (B, D), by each way across the gap."""
+    encoder, distance = pipe.encoder, pipe.model.distance
+    if distance is None or encoder.deprojection is None:
+        raise UserError("the run keeps no distance to its training embeddings; train it again.")
+    plain = ImageEncoder("pixel", encoder)
+    z, back = plain.project(images), encoder.deprojection.T
+    held = {HELD.format(f"{hold:g}"): ImageEncoder("pixel", encoder, distance, hold=hold)(images) for hold in HOLDS}
+    return {
+        NONE: z @ back,
+        FROM_EMPTY: plain(images),
+        FROM_MEAN: distance.mean.to(z) + (z - plain.mean) @ back,
+    } | held
+
+
+def measure(runs: list[str], count: int) -> None:
+    """Measures every run and writes what this file's docstring says."""
     reader = Reader.from_pretrained(WEIGHTS / "reader")
-
-    def read(pictures: Tensor) -> list[dict[str, str]]:
-        seen = reader.read(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return [{name: value for name, (value, _) in one.items() if value is not None} for one in seen]
-
-    def share(pictures: Tensor, wanted: list[dict[str, str]]) -> Measure:
-        seen = read(pictures)
-        hits = [[one.get(name) == value for name, value in key.items()] for one, key in zip(seen, wanted, strict=True)]
-        return Measure.mean([float(np.mean(hit)) if hit else float("nan") for hit in hits])
-
-    shown = torch.from_numpy(draw(sample(args.count, np.random.default_rng(20))))
-    keys = read(shown)
-    images = [Image.fromarray(one.numpy()) for one in shown]
-    plain, held = ImageEncoder("pixel", encoder), ImageEncoder("pixel", encoder, distance)
-    z = held.project(images)
-    assert encoder.deprojection is not None
-    back, e0 = encoder.deprojection.T, encoder.empty.embedding[0]
-    ways = {
-        "none: W⁻¹ z": z @ back,
-        "difference, added to the empty prompt": e0 + (z - plain.mean) @ back,
-        "difference, added to the mean training embedding": distance.mean + (z - plain.mean) @ back,
-        "the same, held near the training embeddings": held(images),
-    }
-    # what a caption that says all gives, and its true states: how much could be found at all
+    shown = torch.from_numpy(draw(sample(count, np.random.default_rng(20))))
+    keys, images = read(reader, shown), [Image.fromarray(one.numpy()) for one in shown]
     captions = [" ".join(words(key)) for key in keys]
-    rows: dict[str, Tensor] = {"input": shown}
-    table = {}
-    for name, embedding in {**ways, "a caption of all attributes": encoder.embed(captions)}.items():
-        rows[name] = drawn(pipe, pipe.model.generate(embedding))
-        found, floor = share(rows[name], keys), share(rows[name], [*keys[1:], keys[0]])
-        table[name] = [found.value, *found.interval(), floor.value, float(distance(embedding).median())]
-        print(name, [round(number, 3) for number in table[name]], flush=True)
     # a picture and words: another hair colour for those with hair
-    mixed = [k for k, key in enumerate(keys) if "hair" in key][: args.count // 2]
+    mixed = [k for k, key in enumerate(keys) if "hair" in key][: count // 2]
     colours = [COLOURS[(COLOURS.index(keys[k]["hair"]) + 1 + k % 5) % 6] for k in mixed]
     rest = [{name: value for name, value in keys[k].items() if name != "hair"} for k in mixed]
-    mixes = {}
-    for weight in (0.0, 1.0, 2.0):
-        asked = [picture(images[k]) + weight * text(f"{colour} hair") for k, colour in zip(mixed, colours, strict=True)]
-        made = drawn(pipe, pipe.model.generate(embed(asked, encoder, held)))
-        hair = share(made, [{"hair": colour} for colour in colours])
-        kept = share(made, rest)
-        mixes[f"{weight:g}"] = [hair.value, *hair.interval(), kept.value, *kept.interval()]
-        print("hair", weight, [round(number, 3) for number in mixes[f"{weight:g}"]], flush=True)
-        if weight == 1:
-            with_words = {k: (made[row], colours[row]) for row, k in enumerate(mixed)}
-    few = list(with_words)[:8]
-    tiles = {name: pictures[few] for name, pictures in rows.items() if name != "none: W⁻¹ z"}
-    tiles["held near, + other hair"] = torch.stack([with_words[k][0] for k in few])
-    save_image(sheet(tiles, [f"+ {with_words[k][1]} hair" for k in few], side=112, halves=False), HERE / "sheet.png")
-    content = {"run": args.run.name, "count": args.count, "ways": table, "hair": mixes}
-    (HERE / "results.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    found: dict[str, list[dict[str, Any]]] = {}
+    with_words: dict[float, list[dict[str, Any]]] = {}
+    rows: dict[str, Tensor] = {}
+    bar = tqdm(total=len(runs) * (4 + len(HOLDS) + len(WEIGHTS_OF_WORDS)), desc="ways", disable=None)
+    for number, run in enumerate(runs):
+        pipe = DeprojectorPipeline.from_pretrained("pixel", run, device="cpu")
+        for name, embedding in (ways_of(pipe, images) | {CAPTION: pipe.encoder.embed(captions)}).items():
+            made = drawn(pipe, pipe.model.generate(embedding))
+            seen = read(reader, made)
+            assert pipe.model.distance is not None
+            far = Measure.mean(pipe.model.distance(embedding).numpy())
+            one = Measured(found=share(seen, keys), floor=share(seen, [*keys[1:], keys[0]]), distance=far)
+            found.setdefault(name, []).append(one.evaluation)
+            if number == 0:
+                rows[name] = made
+            bar.update()
+        for weight in WEIGHTS_OF_WORDS:
+            asked = [picture(images[k]) + weight * text(f"{colour} hair") for k, colour in zip(mixed, colours, strict=True)]
+            made = drawn(pipe, pipe.model.generate(embed(asked, pipe.encoder, pipe.pictures)))
+            seen = read(reader, made)
+            one = Measured(asked=share(seen, [{"hair": colour} for colour in colours]), kept=share(seen, rest))
+            with_words.setdefault(weight, []).append(one.evaluation)
+            if number == 0 and weight == 1:
+                few, changed = mixed[:8], made[:8]
+            bar.update()
+    bar.close()
+
+    def value(evaluations: list[dict[str, Any]], name: str) -> Any:
+        return estimate(evaluations, "pictures", name)
+
+    held = found[HELD.format(f"{HOLD:g}")]
+    print("| way | attributes found | against λ = 0.01 | floor | distance |\n|---|---|---|---|---|")
+    for name, each in found.items():
+        against = "" if each is held else str(difference(each, held, "pictures", "found"))
+        floor, distance = value(each, "floor").value, value(each, "distance").value
+        print(f"| {name} | {value(each, 'found')} | {against} | {floor:.3f} | {distance:.1f} |")
+    print("\n| w | asked colour found | the picture's other attributes kept |\n|---|---|---|")
+    for weight, each in with_words.items():
+        print(f"| {weight:g} | {value(each, 'asked')} | {value(each, 'kept')} |")
+    tiles = {"input": shown[few]}
+    tiles |= {label: rows[name][few] for label, name in (
+        ("W⁻¹ (W e∅ + z − z̄)", FROM_EMPTY), ("ē + W⁻¹ (z − z̄)", FROM_MEAN), ("held near", HELD.format(f"{HOLD:g}")),
+        ("caption", CAPTION),
+    )}  # fmt: skip
+    tiles["held near, + other hair"] = changed
+    save_image(sheet(tiles, [f"+ {colour} hair" for colour in colours[:8]], side=112, halves=False), HERE / "sheet.png")
+
+    def plain(each: list[dict[str, Any]]) -> dict[str, Any]:
+        """Value and interval over runs, and each run's own value, of every measure."""
+        return {
+            name: [*vars(value(each, name)).values(), [value([one], name).value for one in each]]
+            for name in each[0]["raw"]["pictures"]
+        }
+
+    content = {"runs": runs, "count": count, "ways": {name: plain(each) for name, each in found.items()}}
+    content["hair"] = {f"{weight:g}": plain(each) for weight, each in with_words.items()}
+    (HERE / "results.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def words(key: dict[str, str]) -> list[str]:
+def words(key: Key) -> list[str]:
     """The tags of a caption that says all that a picture shows."""
     who = {"girl": "1girl", "boy": "1boy", "girl and boy": "1girl 1boy", "cat": "cat"}
     said = [who[key["who"]]] if "who" in key else []
@@ -130,5 +175,14 @@ def words(key: dict[str, str]) -> list[str]:
     return said + [f"in {key['place']}"] * ("place" in key)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="trained runs, or models that ship")
+    parser.add_argument("--count", type=int, default=100, help="pictures (100)")
+    args = parser.parse_args()
+    quiet_libraries()
+    return run_command(lambda: measure(args.runs, args.count))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
