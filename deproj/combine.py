@@ -64,7 +64,7 @@ def check_together(members: Sequence[Deprojector]) -> None:
         hashes = [model.provenance.get("encoder") for model in (first, other)]
         if other.sos.shape != first.sos.shape:
             raise UserError(f"models of one width go together; got {len(first.sos)} and {len(other.sos)}.")
-        if (None not in hashes and hashes[0] != hashes[1]) or not torch.allclose(first.sos, other.sos, atol=1e-2):
+        if (None not in hashes and hashes[0] != hashes[1]) or not torch.allclose(first.sos.cpu(), other.sos.cpu(), atol=1e-2):
             raise UserError("models of one text encoder go together; these were trained on different ones.")
 
 
@@ -166,7 +166,7 @@ class LengthHead(nn.Module):
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            head, words = cls(embedding.shape[1]), length.long() - 2
+            head, words = cls(embedding.shape[1]).to(embedding.device), length.to(embedding.device).long() - 2
             steps = epochs * -(-len(words) // 100)
             optimizer = torch.optim.Adam(head.parameters(), 1e-3)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
@@ -28,6 +29,8 @@ __all__ = ["ROWS", "Settings", "build"]
 #: Rows of prompt and weight.
 ROWS = 4
 EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
+#: Seeds are below this: a browser's numbers are exact up to here.
+SEEDS = 2**53
 #: Width of a picture on the page, in pixels.
 SHOWN = 256
 
@@ -66,7 +69,7 @@ class Settings:
             seed, guidance = int(given["seed"][0]), min(max(float(given["guidance"][0]), 1.0), 15.0)
         except (KeyError, ValueError):
             return replace(otherwise, prompts=tuple(prompts), models=models)
-        if len(weights) != ROWS + 1 or seed < 0 or not all(map(isfinite, (*weights, guidance))):
+        if len(weights) != ROWS + 1 or not 0 <= seed < SEEDS or not all(map(isfinite, (*weights, guidance))):
             return replace(otherwise, prompts=tuple(prompts), models=models)
         return cls(tuple(prompts), weights, models, seed, guidance)
 
@@ -137,6 +140,7 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
     import gradio as gr
 
     names = tuple(pipes)
+    takes_pictures = next(iter(pipes.values())).pictures is not None
     start = Settings((EXAMPLES[0], *[""] * (ROWS - 1)), (1.0,) * (ROWS + 1), names, 0, next(iter(pipes.values())).guidance)
 
     def settings_of(values: Sequence[Any]) -> Settings:
@@ -174,14 +178,14 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
                     with gr.Row():
                         prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180, max_lines=2))
                         weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
-                with gr.Row():
+                with gr.Row(visible=takes_pictures):
                     picture = gr.Image(
                         label="picture", type="pil", sources=["upload", "clipboard"], height=150, scale=3, min_width=180
                     )
                     weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
                 models = gr.CheckboxGroup(list(names), value=list(names), label="models")
                 with gr.Row():
-                    seed = gr.Number(0, label="seed", precision=0, minimum=0, scale=1, min_width=80)
+                    seed = gr.Number(0, label="seed", precision=0, minimum=0, maximum=SEEDS - 1, scale=1, min_width=80)
                     guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", scale=2, min_width=130)
                 go = gr.Button("Draw", variant="primary")
             with gr.Column(scale=3, min_width=320):
@@ -224,6 +228,9 @@ def main() -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids (default: those that ship)")
     parser.add_argument("--sd", default="pixel", help="pixel, or the folder or hub id of a Stable Diffusion 1.x (pixel)")
     parser.add_argument("--clip", help="the CLIP that its text encoder comes from, for pictures")
+    parser.add_argument(
+        "--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 shows the page to the whole network")
     parser.add_argument("--port", type=int, default=7860, help="port (7860)")
     args = parser.parse_args()
@@ -236,13 +243,15 @@ def main() -> int:
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
+        from deproj.images import open_pictures
         from deproj.model import Deprojector
         from deproj.pipeline import DeprojectorPipeline
         from deproj.run import quiet_libraries
 
         quiet_libraries()
         print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
-        first = DeprojectorPipeline.from_pretrained(args.sd, models[0], clip=args.clip)
+        reference = None if args.reference is None else open_pictures(args.reference)
+        first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
         pipes = {models[0]: first}
         for name in models[1:]:
             pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))

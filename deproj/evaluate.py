@@ -49,7 +49,7 @@ def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | Non
 def read_run(folder: Path, trusted: Sequence[str]) -> dict[str, Any]:
     """A run's settings, refused where they want classes that are neither ours nor trusted by name."""
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is no run: it has no config.yaml.")
+        raise UserError(f"{folder} is no run and no exported model: it has neither config.yaml nor config.json.")
     config = read_config(folder / "config.yaml")
     for group in ("selection", "sd", "data", "choices"):
         if not isinstance(config.get(group), dict):
@@ -60,6 +60,11 @@ def read_run(folder: Path, trusted: Sequence[str]) -> dict[str, Any]:
             f"{folder}/config.yaml wants a class that is none of ours; if you trust it, name it: --trust {foreign[0]}."
         )
     return config
+
+
+def exported(folder: Path) -> bool:
+    """Whether a folder is an exported model's and no run's: it is measured in the pixel world."""
+    return (folder / "config.json").is_file() and not (folder / "config.yaml").is_file()
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -83,7 +88,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.evaluate", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders; each gets an evaluation.json")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="runs, or exported models of the pixel world; each gets an evaluation.json",
+    )
     parser.add_argument("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")
     parser.add_argument("--selection", help="of the baseline (default: the run's, or eos_onward)")
     parser.add_argument("--count", type=int, default=200, help="single and composed prompts each (200)")
@@ -116,13 +127,14 @@ def main() -> int:
 
 def evaluate_runs(args: argparse.Namespace) -> None:
     from deproj.model import Deprojector
+    from deproj.pipeline import selection_of
     from deproj.results import describe
     from deproj.selection import TokenSelection
 
     quiet_libraries()
-    configs = {run: read_run(run, args.trust) for run in args.runs}
+    configs = {run: compose_config([]) if exported(run) else read_run(run, args.trust) for run in args.runs}
     for run in configs:
-        if not (run / "deprojector").is_dir():
+        if not exported(run) and not (run / "deprojector").is_dir():
             raise UserError(f"{run} has no deprojector: its training isn't done.")
     results, evaluators = {}, {}
     for run, config in configs.items():
@@ -132,13 +144,20 @@ def evaluate_runs(args: argparse.Namespace) -> None:
             evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
             evaluators[key].compose_mean = args.compose_mean
         evaluator = evaluators[key]
-        model = Deprojector.from_pretrained(run / "deprojector", evaluator.encoder).to(evaluator.encoder.model.device)
-        result = evaluator(model, build(config["selection"], TokenSelection, "selection"))
+        model = Deprojector.from_pretrained(run, evaluator.encoder).to(evaluator.encoder.model.device)
+        selection = selection_of(model) if exported(run) else build(config["selection"], TokenSelection, "selection")
+        if selection is None:
+            raise UserError(f"{run} doesn't say in which order its states stand; measure the run that it comes from.")
+        result = evaluator(model, selection)
         path = run / ("evaluation-mean.json" if args.compose_mean else "evaluation.json")
         write_whole(path, json.dumps(result) + "\n")
-        if not args.compose_mean and (done := finished(run)):
+        if not args.compose_mean and exported(run):
+            told = model.provenance.setdefault("results", {})
+            told["evaluation"] = {key: result[key] for key in ("single", "composed", "trained")}
+            model.save_pretrained(run)  # its card tells these numbers
+        elif not args.compose_mean and (done := finished(run)):
             describe(model, run, done)
-            model.save_pretrained(run / "deprojector")  # its card tells these numbers
+            model.save_pretrained(run / "deprojector")
         results[run.as_posix()] = result
         print(f"Wrote {path} ({time.monotonic() - start:.0f} s).")
     print(table(results))

@@ -144,9 +144,15 @@ class Expression:
         Raises:
             UserError: for a name that no picture has.
         """
+        from PIL import Image
+
         if missing := [name for name in self.names if name not in pictures]:
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
             raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
+        for name in self.names:
+            if not isinstance(pictures[name], Image.Image):
+                kind = type(pictures[name]).__name__
+                raise UserError(f"<{name}> is a PIL picture; got a {kind}. deproj.images.open_picture reads a file.")
         terms = ((w, Picture(pictures[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
         return Expression(tuple(terms))
 

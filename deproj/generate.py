@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+#: Seeds are below this.
+SEEDS = 2**63
 #: Pictures smaller than this are enlarged when they are written, without smoothing.
 SIDE = 256
 #: Pictures side by side on a sheet; the rest get sheets of their own.
@@ -52,7 +54,7 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
     return found
 
 
-def open_pictures(paths: list[Path]) -> dict[str, Image]:
+def named_pictures(paths: list[Path]) -> dict[str, Image]:
     """Pictures by their files' names."""
     from deproj.images import open_picture
 
@@ -134,7 +136,11 @@ class Drawing:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deproj.generate", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m deproj.generate",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Prompts that begin with - stand after --, and a negative one behind =: --negative=-cat -- '-red hair'.",
+    )
     parser.add_argument("model", metavar="MODEL", help="a run's folder, an exported model's, or a hub id")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="as in 'cat, maid' or '1girl, red hair:1.2, -black skirt'")
     parser.add_argument("--file", type=Path, help="a text file of prompts, a line each")
@@ -164,14 +170,15 @@ def main() -> int:
 
 
 def generate(args: argparse.Namespace) -> None:
-    if args.count < 1 or args.seed < 0 or args.steps < 2:
+    if args.count < 1 or args.steps < 2 or not 0 <= args.seed < SEEDS - args.count:
         raise UserError(
-            f"--count is at least 1, --seed at least 0 and --steps at least 2; got {args.count}, {args.seed} and {args.steps}."
+            "--count is at least 1, --seed 0 or more and below 2⁶³, and --steps at least 2; "
+            f"got {args.count}, {args.seed} and {args.steps}."
         )
     if not 0 <= args.strength <= 1:
         raise UserError(f"--strength is 0 to 1; got {args.strength}.")
     prompts, negative = read_prompts(args), parse(args.negative)
-    pictures = open_pictures(args.image)
+    pictures = named_pictures(args.image)
     called = {name for _, expression in prompts for name in expression.names}
     if args.between is not None and (unused := [name for name in pictures if name not in called]):
         raise UserError(f"neither prompt of --between calls <{unused[0]}>; leave that picture out.")
@@ -185,13 +192,15 @@ def generate(args: argparse.Namespace) -> None:
 
     import torch
 
-    from deproj.images import open_picture
+    from deproj.images import open_pictures
     from deproj.pipeline import DeprojectorPipeline
     from deproj.render import save_image
     from deproj.run import quiet_libraries
 
     quiet_libraries()
-    reference = None if args.reference is None else [open_picture(path) for path in files_in(args.reference)]
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but there is no CUDA here; leave it out, or take cpu.")
+    reference = None if args.reference is None else open_pictures(args.reference)
     pipe = DeprojectorPipeline.from_pretrained(sd_of(args), args.model, pictures=reference, device=args.device)
     true = [None if one.plain is None else pipe.encoder([one.plain]).states[0] for one in asked] if args.compare else []
     if args.between is not None:
@@ -277,14 +286,6 @@ def enlarged(picture: Tensor) -> Image:
     image = Image.fromarray(picture.numpy())
     times = -(-SIDE // image.height)
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST) if times > 1 else image
-
-
-def files_in(folder: Path) -> list[Path]:
-    """A folder's files."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
 
 
 if __name__ == "__main__":

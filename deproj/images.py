@@ -13,18 +13,20 @@ Where the training embeddings are not known, it is W⁻¹ (W e∅ + z - z̄). `e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from deproj.distance import EmbeddingDistance
 from deproj.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
 from deproj.errors import UserError
 
-__all__ = ["ImageEncoder", "open_picture"]
+__all__ = ["ImageEncoder", "open_picture", "open_pictures"]
 
 #: Pictures that the mean is taken over, in the pixel world.
 DRAWN = 500
@@ -33,18 +35,36 @@ HOLD = 0.01
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """Reads a picture of any kind that Pillow knows, as RGB.
+    """Reads a picture of any kind that Pillow knows, upright, as RGB.
 
     Raises:
         UserError: for a file that is missing, no picture, or damaged.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            upright = ImageOps.exif_transpose(image)  # cameras note how they were held
+            if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 256).astype(np.uint8))
+            return upright.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"no picture at {path}.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, for what is damaged
         raise UserError(f"{path} cannot be read as a picture: {first_line(error)}") from None
+
+
+def open_pictures(folder: Path) -> list[Image.Image]:
+    """Reads all pictures of a folder.
+
+    Raises:
+        UserError: for a folder that can't be read or holds nothing, and for a file that is no picture.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
+    if not paths:
+        raise UserError(f"{folder} holds no pictures.")
+    return [open_picture(path) for path in paths]
 
 
 class ImageEncoder:
@@ -97,14 +117,26 @@ class ImageEncoder:
         self.model: Any = model.eval().requires_grad_(False).to(encoder.model.device)
         seen = torch.cat([self.project(pictures[k : k + 50]) for k in range(0, len(pictures), 50)]).double()
         self.mean = seen.mean(0).float()
+        self.encoder, self.hold = encoder, hold
+        self.spread = (seen - seen.mean(0)).square().sum(1).mean()
+        self.start, self.across = self.way(distance)
+
+    def way(self, distance: EmbeddingDistance | None) -> tuple[Tensor, Tensor]:
+        """`start` and `across` for a deprojector with this distance."""
+        encoder = self.encoder
+        assert encoder.projection is not None
+        assert encoder.deprojection is not None
         if distance is None:
-            self.start, self.across = encoder.empty.embedding[0], encoder.deprojection
-        else:
-            spread = (seen - seen.mean(0)).square().sum(1).mean()
-            w, whitening = encoder.projection.double(), distance.whitening.to(encoder.projection).double()
-            normal = w.T @ w / spread + hold * whitening.T @ whitening
-            self.start = distance.mean.to(encoder.projection)
-            self.across = torch.linalg.solve(normal, w.T / spread).float()
+            return encoder.empty.embedding[0], encoder.deprojection
+        w, whitening = encoder.projection.double(), distance.whitening.to(encoder.projection).double()
+        normal = w.T @ w / self.spread + self.hold * whitening.T @ whitening
+        return distance.mean.to(encoder.projection), torch.linalg.solve(normal, w.T / self.spread).float()
+
+    def with_distance(self, distance: EmbeddingDistance | None) -> ImageEncoder:
+        """The same image encoder for another deprojector."""
+        other = copy(self)
+        other.start, other.across = self.way(distance)
+        return other
 
     @torch.no_grad()
     def project(self, images: Sequence[Image.Image]) -> Tensor:
@@ -120,8 +152,6 @@ class ImageEncoder:
 
 def drawings() -> list[Image.Image]:
     """Scenes of the pixel world, the same ones every time."""
-    import numpy as np
-
     from deproj.pixel.scenes import draw, sample
 
     return [Image.fromarray(picture) for picture in draw(sample(DRAWN, np.random.default_rng(0)))]

@@ -126,6 +126,8 @@ class DeprojectorPipeline:
         model.check_encoder(self.encoder)
         other = copy(self)
         other.model, other.selection = model.to(self.device).eval(), selection_of(model)
+        if self.pictures is not None:
+            other.pictures = self.pictures.with_distance(model.distance)
         return other
 
     @property
@@ -313,6 +315,11 @@ class DeprojectorPipeline:
 
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
     """The one that is given, as a list of prompts."""
+    if embedding is not None and not isinstance(embedding, Tensor):
+        raise UserError(f"an embedding is a tensor, (D,) or (B, D); got a {type(embedding).__name__}.")
+    for one in image if isinstance(image, (list, tuple)) else [image]:
+        if one is not None and not isinstance(one, Image):
+            raise UserError(f"an image is a PIL picture; got a {type(one).__name__}. deproj.images.open_picture reads a file.")
     given = [one for one in (prompt, embedding, image) if one is not None]
     if len(given) != 1:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,8 +46,8 @@ class SdSettings:
     samples: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.guidance < 1:
-            raise UserError(f"sd.steps and sd.guidance are at least 1; got {self.steps} and {self.guidance}.")
+        if self.steps < 1 or not 1 <= self.guidance < math.inf:
+            raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")
 
 
 class Renderer:

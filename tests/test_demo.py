@@ -27,7 +27,16 @@ def test_a_link_gives_its_settings_back():
 
 
 @pytest.mark.parametrize(
-    "query", ["", "weight=1", "weight=x&seed=1&guidance=2", "seed=-1", "model=../../etc/passwd", "guidance=nan&seed=1&weight=1"]
+    "query",
+    [
+        "",
+        "weight=1",
+        "weight=x&seed=1&guidance=2",
+        "seed=-1",
+        f"{'weight=1&' * 5}seed=99999999999999999999&guidance=3",
+        "model=../../etc/passwd",
+        "guidance=nan&seed=1&weight=1",
+    ],
 )
 def test_a_bad_link_is_the_start(query: str):
     assert Settings.of(query, START) == START
@@ -44,7 +53,12 @@ def test_rows_are_weighed_and_summed():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--port", "99999"], "--port is 1 to 65535"), (["nowhere"], "nowhere is no deprojector"), (["--sd", "nowhere"], "nowhere")],
+    [
+        (["--reference", "nowhere"], "nowhere cannot be read"),
+        (["--port", "99999"], "--port is 1 to 65535"),
+        (["nowhere"], "nowhere is no deprojector"),
+        (["--sd", "nowhere"], "nowhere"),
+    ],
 )
 def test_mistakes(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from deproj.demo import main

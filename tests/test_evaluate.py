@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Ended, call
 
+from deproj.combine import Ensemble
+from deproj.encoder import TextEncoder
+from deproj.model import Deprojector, LSTMDeprojector
+
 Train = Callable[..., Ended]
 Evaluate = Callable[..., Ended]
 
@@ -50,6 +54,23 @@ def test_the_same_numbers_twice_and_baselines_beside_them(trained: Path, tmp_pat
     assert ridge["composed"].keys() == result["composed"].keys()
     about = json.loads((tmp_path / "runs" / "baseline-ridge-all" / "baseline.json").read_text())
     assert about["choices"]["selection"] == "all"
+
+
+def test_an_exported_combination_is_measured_like_a_run(encoder: TextEncoder, tmp_path: Path, evaluate: Evaluate, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Ensemble.of([Deprojector.from_pretrained(f"eos_onward-{feed}", encoder) for feed in ("batch", "recursive")]).save_pretrained(
+        "both"
+    )
+    LSTMDeprojector.for_encoder(encoder).save_pretrained("unknown")
+    ended = evaluate("both", "--count", "2")
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "both" / "evaluation.json").read_text())
+    assert result["single"]["mse padding"]["value"] < 0.2, "put back in the order that its members learnt"
+    assert f"| fidelity | {result['single']['fidelity']['value']:.3f}" in (tmp_path / "both" / "README.md").read_text()
+    assert Deprojector.from_pretrained("both", encoder).kind == "ensemble"
+    ended = evaluate("unknown", "--count", "2")
+    assert ended.code == 1
+    assert "doesn't say in which order" in ended.err
 
 
 def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):

@@ -19,7 +19,7 @@ from deproj.distance import EmbeddingDistance
 from deproj.encoder import TextEncoder
 from deproj.errors import UserError
 from deproj.expression import mean, parse, picture, text
-from deproj.images import ImageEncoder, open_picture
+from deproj.images import ImageEncoder, open_picture, open_pictures
 from deproj.model import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel.scenes import draw, sample
@@ -267,7 +267,11 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({"embedding": torch.zeros(64)}, r"\(128,\) here; got \(64,\)"),
         ({"embedding": torch.zeros(1, 1, 128)}, r"\(D,\) or \(B, D\)"),
         ({"embedding": torch.full((128,), float("nan"))}, "NaN"),
+        ({"embedding": "cat"}, "an embedding is a tensor"),
+        ({"image": "photo.png"}, r"an image is a PIL picture; got a str\. deproj\.images\.open_picture reads"),
+        ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture; got a Tensor"),
         ({"prompt": "<photo>"}, "no picture is named <photo>"),
+        ({"prompt": "<photo>", "pictures": {"photo": "photo.png"}}, "<photo> is a PIL picture; got a str"),
     ):
         with pytest.raises(UserError, match=said):
             pipe(**arguments)
@@ -280,6 +284,33 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ImageEncoder(tmp_path, encoder)
     with pytest.raises(UserError, match="no CLIP projection"):
         ImageEncoder("pixel", TextEncoder.from_pretrained("pixel"))
+
+
+def test_pictures_are_read_upright_and_whole(tmp_path: Path):
+    wide = Image.new("RGB", (40, 20), "red")
+    wide.paste("blue", (0, 0, 20, 20))
+    exif = wide.getexif()
+    exif[0x0112] = 6  # held on its side
+    wide.save(tmp_path / "photo.png", exif=exif)
+    upright = open_picture(tmp_path / "photo.png")
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) == (0, 0, 255)
+    Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(tmp_path / "deep.png")
+    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (117, 117, 117)
+    Image.new("RGBA", (4, 4), (10, 20, 30, 255)).save(tmp_path / "alpha.png")
+    assert open_picture(tmp_path / "alpha.png").getpixel((0, 0)) == (10, 20, 30)
+    with pytest.raises(UserError, match="holds no pictures"):
+        open_pictures((tmp_path / "empty").mkdir() or tmp_path / "empty")
+    assert len(open_pictures(tmp_path)) == 3
+
+
+def test_another_model_takes_pictures_in_its_own_way(pipe: DeprojectorPipeline, photo: Image.Image):
+    model = copy.deepcopy(pipe.model)
+    assert model.distance is not None
+    model.distance.mean += 1
+    other, fresh = pipe.with_model(model), DeprojectorPipeline.from_pretrained("pixel", model, device="cpu")
+    assert torch.equal(other.embed([photo]), fresh.embed([photo]))
+    assert not torch.allclose(other.embed([photo]), pipe.embed([photo]), atol=0.1)
 
 
 def test_a_model_of_another_width_or_world_is_refused(encoder: TextEncoder, pipe: DeprojectorPipeline, tmp_path: Path):
