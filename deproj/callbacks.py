@@ -1,4 +1,4 @@
-"""What happens around training: the benchmark pictures after each epoch, and the exported model."""
+"""What happens around training: the benchmark pictures after each epoch, and the end that a signal makes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from PIL import Image
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from deproj.encoder import TextEncoder
-from deproj.files import kept, replacing
+from deproj.files import kept
 from deproj.interruption import Interrupted, Interruption
 from deproj.loggers import Dashboard, Picture, picture_name
 from deproj.module import DeprojectorModule
 from deproj.prompts import COMPOSED, SINGLE
 from deproj.render import Renderer, enlarged, save_image, sheet
 
-__all__ = ["BenchmarkSheet", "RunCheckpoint", "StopOnSignal", "WholeCheckpoints"]
+__all__ = ["BenchmarkSheet", "StopOnSignal"]
 
 PROMPTS = SINGLE + COMPOSED
 #: A composed prompt is drawn from the same noise as its plain one.
@@ -94,41 +91,6 @@ class BenchmarkSheet(pl.Callback):
             for prompt, picture in zip(PROMPTS, row, strict=True):
                 shown[f"{section}/{picture_name(prompt)}"] = (enlarged(picture), f"{prompt}: {caption}")
         return shown
-
-
-class RunCheckpoint(ModelCheckpoint):
-    """``best.ckpt``, of the epoch with the least held-out loss, and ``last.ckpt``, of every epoch.
-
-    Lightning's own last checkpoint is of the last epoch that was also the best, and its best score is forgotten when a
-    run is resumed in a folder that has been moved: it would then overwrite the best checkpoint with a worse one.
-
-    Args:
-        folder: of both.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/loss", enable_version_counter=False)
-        self.last = folder / "last.ckpt"
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, module)
-        trainer.save_checkpoint(self.last)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        before, now = str(state_dict["dirpath"]), str(self.dirpath)
-        moved = {k: v.replace(before, now, 1) if isinstance(v, str) else v for k, v in state_dict.items()}
-        moved["best_k_models"] = {k.replace(before, now, 1): v for k, v in state_dict["best_k_models"].items()}
-        super().load_state_dict(moved)
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all. Lightning's own way goes through the system's folder for temporary files,
-    from which, on another disk, a file is copied and not renamed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
 
 
 class StopOnSignal(pl.Callback):

@@ -12,7 +12,6 @@ import logging
 import platform
 import time
 import warnings
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -171,7 +170,8 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     import torch
     from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 
-    from deproj.callbacks import BenchmarkSheet, RunCheckpoint, StopOnSignal, WholeCheckpoints
+    from deproj.callbacks import BenchmarkSheet, StopOnSignal
+    from deproj.checkpoints import Behind, RunCheckpoint, WholeCheckpoints, read_checkpoint
     from deproj.data import SamplesModule
     from deproj.distance import ROWS, EmbeddingDistance
     from deproj.encoder import TextEncoder
@@ -403,69 +403,6 @@ def start_from(model: Deprojector, source: str, encoder: TextEncoder, config: di
         raise UserError(f"{source} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
     # what is learnt, and nothing of the encoder's: the projection may be known to one of them only
     model.load_state_dict(dict(other.named_parameters()), strict=False)
-
-
-@dataclass(frozen=True)
-class Behind:
-    """What a checkpoint has behind it; nothing where there is none.
-
-    Attributes:
-        steps: of training.
-        epochs: that are complete.
-        best: held-out loss.
-        stopped: whether the held-out loss has stopped falling, and with it the training.
-    """
-
-    steps: int = 0
-    epochs: int = 0
-    best: float = float("inf")
-    stopped: bool = False
-
-    @classmethod
-    def of(cls, checkpoint: Path) -> Behind:
-        """Reads a checkpoint, weights-only.
-
-        Raises:
-            UserError: for one that is damaged.
-        """
-        if not checkpoint.exists():
-            return cls()
-        instead = "put best.ckpt in its place"
-        content = read_checkpoint(checkpoint, instead)
-        try:
-            callbacks = {name.partition("{")[0]: state for name, state in content["callbacks"].items()}
-            early, best = callbacks["EarlyStopping"], callbacks["RunCheckpoint"]["best_model_score"]
-            return cls(
-                int(content["global_step"]),
-                int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]),
-                float("inf") if best is None else float(best),
-                early["wait_count"] >= early["patience"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{checkpoint} is none of ours ({type(error).__name__}); {instead}, or delete the run.") from None
-
-
-def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
-    """Reads a checkpoint, weights-only, and checks its checksums, which torch writes and doesn't read.
-
-    Args:
-        instead: of using it, what a user may do where it is damaged.
-
-    Raises:
-        UserError: for one that is missing or damaged.
-    """
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if (part := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{part} does not match its checksum")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {instead}, or delete the run's folder.") from None
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise UserError(f"{path} is damaged ({type(error).__name__}); {instead}, or delete the run's folder.") from None
 
 
 def make_loggers(chosen: LoggerSettings, config: dict[str, Any], folder: Path, steps: int) -> list[Any]:
