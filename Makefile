@@ -20,7 +20,7 @@ test: $(READY) ## run the tests (10 minutes at most)
 	$(BIN)/python -m pytest
 
 soak: $(READY) ## run the long trials (kills at random, a million prompts; two to three hours)
-	$(BIN)/python -m pytest -m soak --timeout=3600 -s
+	$(BIN)/python -m pytest -m soak --timeout=3600 -s -n 0
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

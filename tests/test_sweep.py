@@ -154,7 +154,7 @@ def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     said = (tmp_path / "said").read_text()
-    assert "1 jobs, 1 interrupted" in said
+    assert "1 job, 1 interrupted" in said
     assert said.splitlines()[-1].endswith("hydra.sweep.dir=sweep")
     assert "Traceback" not in said
 
