@@ -12,24 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-PICTURE = """
-import torch
-from diffusers import StableDiffusionPipeline
-from deproj.encoder import TextEncoder
-from deproj.model import LSTMDeprojector
-
-encoder = TextEncoder.from_pretrained("full/sd", clip="full/clip")
-model = LSTMDeprojector.from_pretrained("run/deprojector", encoder)
-projected = encoder.project(encoder.compose(["cat, maid"]))
-states = model.generate(projected, from_projected=True)
-pipe = StableDiffusionPipeline.from_pretrained("full/sd", torch_dtype=torch.float32)
-picture = pipe(
-    prompt_embeds=states, negative_prompt_embeds=encoder.empty.states, num_inference_steps=2,
-    generator=torch.Generator().manual_seed(0),
-).images[0]
-print(picture.size)
-picture.save("picture.png")
-"""
 PARTS = """
 import json, time
 from pathlib import Path
@@ -71,14 +53,14 @@ COMMANDS = {
         *("data.prompts=grammar", "data.size=500", "data.held_out=20", "trainer.max_epochs=1"),
         *("trainer.progress=false", "render=off", "evaluate=0", "hydra.run.dir=run"),
     ],
-    "picture": ["-c", PICTURE],
+    "picture": ["-m", "deproj.generate", "run", "cat, maid", "--out", "pictures"],
     "parts": ["-c", PARTS],
     "evaluate": ["-m", "deproj.evaluate", "run", "--count", "2"],
 }
 MADE = {
     "make": "full",
     "train": "run/result.json",
-    "picture": "picture.png",
+    "picture": "pictures/001-cat-maid.png",
     "parts": "parts.json",
     "evaluate": "run/evaluation.json",
 }
