@@ -115,9 +115,8 @@ def tell(sweep: Path) -> bool:
     note_killed(sweep)
     found = rows(sweep)
     states = Counter(row["state"] for row in found)
-    print(
-        f"{len(found)} job{'s' * (len(found) != 1)}, {', '.join(f'{count} {state}' for state, count in states.items())}: {sweep / INDEX}"
-    )
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    print(f"{len(found)} job{'s' * (len(found) != 1)}, {counts}: {sweep / INDEX}")
     if set(states) <= {"done"}:
         return True
     for row in found:
