@@ -77,7 +77,7 @@ def encode(tokens: Tokens, encoder: TextEncoder) -> Rows:
     """The states of the wholes, and the embeddings."""
     parts = []
     for start in range(0, len(tokens.wholes), AT_ONCE):
-        some = Tokens(*(each[start : start + AT_ONCE] for each in tokens))
+        some = Tokens(tokens.wholes[start : start + AT_ONCE], tokens.parts[start : start + AT_ONCE])
         states, length = encoder.run(some.wholes, PLACES)
         embedding = at_eos(states, length)
         if mixed := [k for k, parts_of in enumerate(some.parts) if parts_of]:

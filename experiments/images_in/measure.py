@@ -148,8 +148,8 @@ def measure(runs: list[str], count: int) -> None:
         print(f"| {weight:g} | {value(each, 'asked')} | {value(each, 'kept')} |")
     tiles = {"input": shown[few]}
     tiles |= {label: rows[name][few] for label, name in (
-        ("W⁻¹ (W e∅ + z − z̄)", FROM_EMPTY), ("ē + W⁻¹ (z − z̄)", FROM_MEAN), ("held near", HELD.format(f"{HOLD:g}")),
-        ("caption", CAPTION),
+        ("difference, to the empty prompt", FROM_EMPTY), ("difference, to the mean embedding", FROM_MEAN),
+        ("held near", HELD.format(f"{HOLD:g}")), ("a caption of all attributes", CAPTION),
     )}  # fmt: skip
     tiles["held near, + other hair"] = changed
     save_image(sheet(tiles, [f"+ {colour} hair" for colour in colours[:8]], side=112, halves=False), HERE / "sheet.png")
