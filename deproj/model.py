@@ -181,7 +181,10 @@ class Deprojector(nn.Module):
             state |= {f"distance.{name}": value for name, value in self.distance.named_buffers()}
         state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
         with replacing(folder / "model.safetensors") as weights:
+            weights.touch()
+            mode = weights.stat().st_mode
             save_file(state, weights)
+            weights.chmod(mode)  # safetensors lets nobody else read it
         write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
         if self.sheet is not None:
             with replacing(folder / "sheet.png") as picture:

@@ -181,6 +181,8 @@ class DeprojectorPipeline:
 
     def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> list[Expression]:
         """Prompts as expressions."""
+        if isinstance(prompts, (str, Expression, Image, Tensor)) and not (isinstance(prompts, Tensor) and prompts.ndim == 2):
+            raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
         return [expression_of(prompt).with_pictures(pictures or {}) for prompt in prompts]
 
     def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:

@@ -160,9 +160,10 @@ def job(cfg: DictConfig) -> float:
         become("interrupted")
         if first:
             interruption.requeue(stopped.number)
-        where = f"resume={shlex.quote(str(folder))}" if (folder / "checkpoints" / "last.ckpt").exists() else "the same settings"
         if not swept and first:
-            print(f"Stopped. To go on: python -m deproj.train {where}", file=sys.stderr)
+            behind = (folder / "checkpoints" / "last.ckpt").exists()
+            how = f"To go on: python -m deproj.train resume={shlex.quote(str(folder))}" if behind else "Nothing was trained yet."
+            print(f"Stopped. {how}", file=sys.stderr)
         raise SystemExit(128 + stopped.number) from None
     except Exception as error:
         told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error, folder)

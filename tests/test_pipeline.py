@@ -258,6 +258,8 @@ def test_warns_of_what_is_far_or_cut_and_of_nothing_else(pipe: DeprojectorPipeli
 
 
 def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path, encoder: TextEncoder):
+    with pytest.raises(UserError, match="prompts are a list; got one str"):
+        pipe.embed("cat, maid")
     for arguments, said in (
         ({}, "give one of prompt, embedding and image; got 0"),
         ({"prompt": "cat", "image": photo}, "got 2"),
