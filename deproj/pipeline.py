@@ -13,6 +13,7 @@ scheduler, and whose `components` other pipelines are made of; they take what `e
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -157,6 +158,8 @@ class DeprojectorPipeline:
             import peft  # noqa: F401
         except ModuleNotFoundError:
             raise UserError("LoRAs need peft: pip install 'deproj[lora]'.") from None
+        if Path(lora).suffix == ".safetensors" and not Path(lora).exists():
+            raise UserError(f"no LoRA at {lora}.")
         try:
             weights, alphas, metadata = self.sd.lora_state_dict(
                 str(lora), use_safetensors=True, return_lora_metadata=True, **options
@@ -300,8 +303,11 @@ class DeprojectorPipeline:
             What the diffusers pipeline gives, with `images`.
 
         Raises:
-            UserError: for prompts that can't be read.
+            UserError: for prompts that can't be read, and for options that there aren't, which diffusers would pass over.
         """
+        known = inspect.signature(type(self.sd).__call__).parameters
+        if strange := [name for name in options if name not in known]:
+            raise UserError(f"the pipeline has no option {strange[0]!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
         states = self.states_of(prompt, embedding, image, strength, pictures)
         positive, negative = self.with_negative(states, negative_prompt, pictures)
         return self.sd(

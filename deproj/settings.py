@@ -88,6 +88,8 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         listed = rest.partition("Config search path")[0]
         options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
         return f"unknown {group}={choice}; allowed: {', '.join(options)}."
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match.group(1)} is several values, which is a sweep: add -m."
     if match := re.search(r"Could not override '([^']+)'", text):
         return unknown(match.group(1), all_keys())
     if isinstance(error, HydraException) and error.__cause__ is not None and "Could not" not in text:

@@ -226,7 +226,7 @@ def test_refuses_what_is_no_lora(pipe: DeprojectorPipeline, tmp_path: Path, monk
         ("wide.safetensors", "is no LoRA for this Stable Diffusion"),
         ("text.safetensors", "no weights for a U-Net"),
         ("pickle.bin", "is no LoRA"),
-        ("nowhere.safetensors", "is no LoRA"),
+        ("nowhere.safetensors", "no LoRA at"),
     ):
         with pytest.raises(UserError, match=said):
             pipe.load_lora_weights(tmp_path / file)
@@ -265,6 +265,7 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({"prompt": "cat", "image": photo}, "got 2"),
         ({"prompt": []}, "no prompt in the list"),
         ({"prompt": 3}, "got a int"),
+        ({"prompt": "cat", "strenght": 0.5}, "no option 'strenght'"),
         ({"prompt": "(cat"}, "not closed"),
         ({"embedding": torch.zeros(64)}, r"\(128,\) here; got \(64,\)"),
         ({"embedding": torch.zeros(1, 1, 128)}, r"\(D,\) or \(B, D\)"),

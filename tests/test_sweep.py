@@ -69,6 +69,12 @@ def test_a_bug_in_a_job_leaves_its_traceback_in_the_jobs_log(train: Train, tmp_p
     assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "done"]
 
 
+def test_a_sweep_without_its_flag_is_told(train: Train):
+    ended = train("feed=batch,recursive")
+    assert ended.code == 1
+    assert ended.err == "error: feed=batch,recursive is several values, which is a sweep: add -m.\n"
+
+
 def test_a_sweep_goes_on_with_what_failed(train: Train, tmp_path: Path):
     sweep = ["-m", "selection=all,words_eos", "feed=batch", "hydra.sweep.dir=sweep"]
     (tmp_path / "blocked").touch()
