@@ -16,11 +16,12 @@ from deproj.encoder import TextEncoder
 from deproj.files import kept
 from deproj.interruption import Interrupted, Interruption
 from deproj.loggers import Dashboard, Picture, picture_name
+from deproj.memory import give_back
 from deproj.module import DeprojectorModule
 from deproj.prompts import COMPOSED, SINGLE
 from deproj.render import Renderer, enlarged, save_image, sheet
 
-__all__ = ["BenchmarkSheet", "StopOnSignal"]
+__all__ = ["BenchmarkSheet", "LevelMemory", "StopOnSignal"]
 
 PROMPTS = SINGLE + COMPOSED
 #: A composed prompt is drawn from the same noise as its plain one.
@@ -91,6 +92,17 @@ class BenchmarkSheet(pl.Callback):
             for prompt, picture in zip(PROMPTS, row, strict=True):
                 shown[f"{section}/{picture_name(prompt)}"] = (enlarged(picture), f"{prompt}: {caption}")
         return shown
+
+
+class LevelMemory(pl.Callback):
+    """Keeps memory from growing with the number of batches."""
+
+    #: Batches from one time to the next: 10 and 50 give the same peak, and times that can't be told apart (experiments/LOG.md).
+    EVERY = 50
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step % self.EVERY == 0:
+            give_back()
 
 
 class StopOnSignal(pl.Callback):

@@ -70,9 +70,11 @@ class EpochOrder(Sampler[list[int]]):
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        size, order = self.batch_size, np.arange(self.rows)
+        size = self.batch_size
         batches = list(range(len(self)))
-        if self.seed is not None:
+        if self.seed is None:
+            order = np.arange(self.rows)
+        else:
             random = np.random.default_rng([self.seed, self.epoch])
             order = random.permutation(self.rows)
             if self.lengths is not None:

@@ -170,7 +170,7 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     import torch
     from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 
-    from deproj.callbacks import BenchmarkSheet, StopOnSignal
+    from deproj.callbacks import BenchmarkSheet, LevelMemory, StopOnSignal
     from deproj.checkpoints import Behind, RunCheckpoint, WholeCheckpoints, read_checkpoint
     from deproj.data import SamplesModule
     from deproj.distance import ROWS, EmbeddingDistance
@@ -234,7 +234,7 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     renderer: Renderer | None = None
     benchmark: BenchmarkSheet | None = None
     callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=trainer_settings.patience)]
-    callbacks.append(StopOnSignal(interruption, last))
+    callbacks += [StopOnSignal(interruption, last), LevelMemory()]
     if trainer_settings.progress and rank.number == 0:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     if rank.number:
