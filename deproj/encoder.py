@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deproj.errors import UserError
+from deproj.hub import reach
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
@@ -32,7 +33,8 @@ def locate(pipeline: str | Path) -> str:
     """A pipeline's local folder or hub id; the name ``pixel`` is the world that ships with the package.
 
     Raises:
-        UserError: for a local folder that is no diffusers pipeline, and for a shipped world that is damaged.
+        UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, and a hub id that is
+            neither on the Hub nor downloaded.
     """
     if str(pipeline) == "pixel":
         from deproj.pixel import world
@@ -43,6 +45,7 @@ def locate(pipeline: str | Path) -> str:
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
         raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
+    reach(str(pipeline), "model_index.json")
     return str(pipeline)
 
 
@@ -232,6 +235,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
         from deproj.pixel import world
 
         clip = world() / "clip"
+    reach(str(clip), "config.json")
     try:
         with quiet_transformers():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)

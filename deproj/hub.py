@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deproj.errors import UserError
 from deproj.files import intact
 
-__all__ = ["FILES", "locate_model", "model_card", "shipped", "upload"]
+__all__ = ["FILES", "locate_model", "model_card", "reach", "shipped", "upload"]
 
 #: What a model's folder holds; the sheet only where its run drew one.
 FILES = ("config.json", "model.safetensors", "README.md", "sheet.png")
@@ -44,14 +45,26 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
             f"{source} is no deprojector: give a run's folder, an exported model's, a hub id such as owner/name, "
             f"or one of {', '.join(shipped())}."
         )
+    return download(str(source), FILES, revision)
+
+
+def download(repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Files of a repository on the Hub, or of its copy here, which is asked for once; gives their folder."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
-        raise UserError(f"no folder {source}, and no such model from the Hub: {told(error)}") from None
+        raise UserError(f"no folder {repo_id}, and no such model from the Hub: {told(error)}") from None
+
+
+def reach(source: str, file: str) -> None:
+    """Asks the Hub for one small file of what is no local folder. Where there is no network, this tells so at once, while
+    loading a pipeline's parts tries again and again, for minutes."""
+    if not Path(source).is_dir():
+        download(source, [file])
 
 
 def told(error: Exception) -> str:

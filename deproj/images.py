@@ -25,6 +25,7 @@ from torch import Tensor
 from deproj.distance import EmbeddingDistance
 from deproj.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
 from deproj.errors import UserError
+from deproj.hub import reach
 
 __all__ = ["ImageEncoder", "open_picture", "open_pictures"]
 
@@ -106,6 +107,7 @@ class ImageEncoder:
             pictures = drawings() if pictures is None else pictures
         if not pictures:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")
+        reach(where, "config.json")
         try:
             with quiet_transformers():
                 model, info = CLIPVisionModelWithProjection.from_pretrained(where, dtype=torch.float32, output_loading_info=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Ended, call
@@ -24,7 +25,8 @@ from deproj.encoder import TextEncoder
 from deproj.errors import UserError
 from deproj.hub import shipped
 from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector
-from deproj.pipeline import selection_of
+from deproj.pipeline import DeprojectorPipeline, selection_of
+from deproj.pixel import WEIGHTS
 
 Train = Callable[..., Ended]
 SHA = "a" * 40
@@ -88,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self, body: bool = True) -> None:
         hub, path = self.server, self.path.partition("?")[0]
         hub.seen.append((self.command, path, self.headers.get("Authorization")))
-        name = path.rpartition("/")[2]
+        name = "/".join(path.partition("/resolve/")[2].split("/")[1:])
         etag = hashlib.sha1(hub.files.get(name, b"")).hexdigest()
         if path.startswith("/api/models/someone/small/tree/"):
             tree = [{"type": "file", "path": p, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for p, c in hub.files.items()]
@@ -97,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"id": "someone/small", "sha": SHA, "siblings": [{"rfilename": name} for name in hub.files]})
         elif path.startswith("/someone/small/resolve/") and name in hub.files:
             self.answer(hub.files[name], headers={"X-Repo-Commit": SHA, "ETag": f'"{etag}"'}, body=body)
+        elif path.startswith("/someone/small/resolve/"):
+            self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA}, body)
         else:
             self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}, body)
 
@@ -168,6 +172,41 @@ def test_pushed_and_loaded_back(tmp_path: Path, hub: Hub):
     again = python(LOAD, tmp_path, "http://127.0.0.1:9").out.splitlines()  # nobody listens there
     assert again[0] == "loaded", "what was downloaded is kept"
     assert again[1].startswith("refused: no folder someone/else")
+
+
+PIPELINE = """
+import torch
+from deproj.encoder import TextEncoder
+from deproj.errors import UserError
+from deproj.pipeline import DeprojectorPipeline
+for name in ("someone/small", "someone/else"):
+    try:
+        pipe = DeprojectorPipeline.from_pretrained(name, "all-batch", clip="pixel")
+        pipe("cat", num_inference_steps=2, guidance_scale=3, generator=torch.Generator().manual_seed(0)).images[0].save("cat.png")
+    except UserError as error:
+        print("refused:", error)
+try:
+    TextEncoder.from_pretrained("pixel", "someone/else")
+except UserError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_pipeline_by_its_hub_id(tmp_path: Path, hub: Hub):
+    world = {p.relative_to(WEIGHTS).as_posix(): p for p in WEIGHTS.rglob("*") if p.is_file()}
+    parts = ("tokenizer", "text_encoder", "unet", "vae", "scheduler", "model_index.json")
+    hub.files |= {name: path.read_bytes() for name, path in world.items() if name.split("/")[0] in parts}
+    refused = python(PIPELINE, tmp_path, hub.address).out.splitlines()
+    assert [line.startswith("refused: no folder someone/else, and no such model") for line in refused] == [True, True]
+    ours = DeprojectorPipeline.from_pretrained("pixel", "all-batch")
+    picture = ours("cat", num_inference_steps=2, guidance_scale=3, generator=torch.Generator().manual_seed(0)).images[0]
+    off = np.abs(np.asarray(Image.open(tmp_path / "cat.png")).astype(int) - np.asarray(picture))
+    assert off.max() <= 2, "the processes may differ in threads, so in rounding"
+
+    (tmp_path / "no_network").mkdir()
+    alone = python(PIPELINE, tmp_path / "no_network", "http://127.0.0.1:9")  # nobody listens there
+    assert len(alone.out.splitlines()) == 3
+    assert "Retrying" not in alone.err, "minutes of it, for each part of a pipeline"
 
 
 def test_a_runs_card_tells_what_it_is(train: Train, tmp_path: Path, encoder: TextEncoder, monkeypatch, capsys):
