@@ -31,10 +31,15 @@ def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | Non
 
     from deproj.encoder import TextEncoder
     from deproj.evaluator import Evaluator, evaluation_prompts, prompts_of_file
+    from deproj.hub import reach
     from deproj.render import Renderer, SdSettings
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sd = settings(SdSettings, config["sd"], "sd")
+    if score_clip is not None:
+        if sd.name == "pixel":
+            raise UserError("the pixel world has a reader of its own and no CLIP score; leave --score-clip out.")
+        reach(score_clip, "config.json")
     _, source = open_source(config)
     prompts = evaluation_prompts(source, count, seed) if file is None else prompts_of_file(file, source)
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
@@ -62,9 +67,9 @@ def read_run(folder: Path, trusted: Sequence[str]) -> dict[str, Any]:
     return config
 
 
-def exported(folder: Path) -> bool:
-    """Whether a folder is an exported model's and no run's: it is measured in the pixel world."""
-    return (folder / "config.json").is_file() and not (folder / "config.yaml").is_file()
+def exported(run: Path) -> bool:
+    """Whether it is an exported model, by its folder or its name, and no run: it is measured in the pixel world."""
+    return not run.is_dir() or ((run / "config.json").is_file() and not (run / "config.yaml").is_file())
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -83,7 +88,10 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 cells.append("" if value is None else f"{value:.3f}{mark}{between}")
             lines.append([name, f"{len(result['prompts'])} {kind}", *cells])
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if any("*" in cell for line in lines for cell in line[2:]):
+        rows.append("* a region that the selection doesn't train")
+    return "\n".join(rows)
 
 
 def main() -> int:
@@ -93,7 +101,7 @@ def main() -> int:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="runs, or exported models of the pixel world; each gets an evaluation.json",
+        help="runs, and models of the pixel world by folder, hub id or short name; each folder gets an evaluation.json",
     )
     parser.add_argument("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")
     parser.add_argument("--selection", help="of the baseline (default: the run's, or eos_onward)")
@@ -126,12 +134,16 @@ def main() -> int:
 
 
 def evaluate_runs(args: argparse.Namespace) -> None:
+    from deproj.hub import locate_model
     from deproj.model import Deprojector
     from deproj.pipeline import selection_of
     from deproj.results import describe
     from deproj.selection import TokenSelection
 
     quiet_libraries()
+    for run in args.runs:
+        if not run.is_dir():
+            locate_model(run)  # one that isn't there is told before minutes of measuring
     configs = {run: compose_config([]) if exported(run) else read_run(run, args.trust) for run in args.runs}
     for run in configs:
         if not exported(run) and not (run / "deprojector").is_dir():
@@ -149,13 +161,16 @@ def evaluate_runs(args: argparse.Namespace) -> None:
         if selection is None:
             raise UserError(f"{run} doesn't say in which order its states stand; measure the run that it comes from.")
         result = evaluator(model, selection)
-        path = run / ("evaluation-mean.json" if args.compose_mean else "evaluation.json")
+        folder = run if run.is_dir() else Path("runs") / f"evaluation-{run.as_posix().replace('/', '-')}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / ("evaluation-mean.json" if args.compose_mean else "evaluation.json")
         write_whole(path, json.dumps(result) + "\n")
-        if not args.compose_mean and exported(run):
+        card = run.is_dir() and not args.compose_mean  # that of a model by name is its owner's
+        if card and exported(run):
             told = model.provenance.setdefault("results", {})
             told["evaluation"] = {key: result[key] for key in ("single", "composed", "trained")}
             model.save_pretrained(run)  # its card tells these numbers
-        elif not args.compose_mean and (done := finished(run)):
+        elif card and (done := finished(run)):
             describe(model, run, done)
             model.save_pretrained(run / "deprojector")
         results[run.as_posix()] = result

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deproj.results import KINDS, Setting
 
@@ -104,9 +105,11 @@ def curves(found: list[Setting]) -> str | None:
         for number, setting in members:
             for k, result in enumerate(setting.results):
                 label = setting.label if k == 0 else None
-                axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, label=label)
+                mark = "o" if len(result.curve) == 1 else None  # a line of one point is not seen
+                axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, marker=mark, ms=4, label=label)
         axis.set_title(selection, fontsize=10)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_yscale("log")
         axis.legend(fontsize=6, frameon=False)
         axis.grid(alpha=0.3)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deproj.encoder import LOAD_ERRORS, first_line
+from deproj.errors import UserError
 from deproj.files import kept
 from deproj.render import Renderer
 from deproj.selection import PLACES, Plan
@@ -189,14 +191,21 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
 
     Args:
         clip: folder or hub id, with tokenizer and preprocessor.
+
+    Raises:
+        UserError: for what is no whole CLIP.
     """
     from PIL import Image
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
-    tokens = CLIPTokenizer.from_pretrained(clip)(list(prompts), padding=True, truncation=True, return_tensors="pt").to(device)
+    try:
+        model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
+        tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    except LOAD_ERRORS as error:
+        raise UserError(f"no CLIP at {clip!r} to score pictures with: {first_line(error)}") from None
+    tokens = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(device)
     images = [Image.fromarray(picture.numpy()) for picture in pictures]
-    pixels = CLIPImageProcessor.from_pretrained(clip)(images=images, return_tensors="pt")["pixel_values"].to(device)
+    pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
     output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
     return Measure.mean((100 * torch.cosine_similarity(output.image_embeds, output.text_embeds)).cpu().numpy())
 

@@ -59,13 +59,14 @@ def page(
 ) -> str:
     """The whole page; `figures` are SVG by title."""
     e = html.escape
-    first = found[0].evaluations[0]
+    first, made = found[0].evaluations[0], sum(len(setting.results) for setting in found)
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Deprojectors compared</title><style>{STYLE}</style>",
         "<h1>Deprojectors compared</h1>",
-        f"<p class=note>{len(found)} settings, {sum(len(s.results) for s in found)} runs and baselines, measured free-running "
-        f"on the same {len(first['prompts'])} held-out prompts, as plain text (single) and with their parts' embeddings added "
+        f"<p class=note>{len(found)} setting{'s' * (len(found) != 1)}, "
+        f"{f'{made} runs and baselines' if made != 1 else 'one run'}, measured free-running on the same "
+        f"{len(first['prompts'])} held-out prompts, as plain text (single) and with their parts' embeddings added "
         "(composed), from the same seeds.</p>",
     ]
     if drawn:
@@ -80,12 +81,13 @@ def page(
     ]
     for kind in KINDS:
         parts += [f"<h3>{kind.capitalize()} prompts</h3>", measure_table(rows, kind)]
-    parts += [
-        f"<h2>Differences to “{e(against.label)}”</h2>",
-        "<p class=note>Paired by training seed and prompt; in bold those whose 95 % interval leaves out 0.</p>",
-    ]
-    for kind in KINDS:
-        parts += [f"<h3>{kind.capitalize()} prompts</h3>", difference_table(rows, kind, against.label)]
+    if len(found) > 1:
+        parts += [
+            f"<h2>Differences to “{e(against.label)}”</h2>",
+            "<p class=note>Paired by training seed and prompt; in bold those whose 95 % interval leaves out 0.</p>",
+        ]
+        for kind in KINDS:
+            parts += [f"<h3>{kind.capitalize()} prompts</h3>", difference_table(rows, kind, against.label)]
     for title, figure in figures.items():
         parts += [f"<h2>{title}</h2>", f"<div class=wide>{figure}</div>"]
     if left_out:

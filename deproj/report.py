@@ -81,18 +81,15 @@ def markdown(rows: list[dict[str, Any]], left_out: list[tuple[Path, str]], again
                     cells.append(f"**{text}**" if m in row["best"] else text)
                 count = "" if row["baseline"] else row["seeds"]
                 lines.append(f"| {row['setting']} | {count} | " + " | ".join(cells) + " |")
+        lines.append("")
+        others = [row for row in rows if row["prompts"] == kind and row["setting"] != against]
+        if not others:
+            continue
         short = [m for m in measures if not m.startswith("mse ")]
-        lines += [
-            "",
-            f"### Differences to {against}",
-            "",
-            "| setting | " + " | ".join(short) + " |",
-            "|---|" + "---|" * len(short),
-        ]
-        for row in rows:
-            if row["prompts"] == kind and row["setting"] != against:
-                cells = [str(row["differences"][m]) if row["differences"].get(m) else "–" for m in short]
-                lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
+        lines += [f"### Differences to {against}", "", "| setting | " + " | ".join(short) + " |", "|---|" + "---|" * len(short)]
+        for row in others:
+            cells = [str(row["differences"][m]) if row["differences"].get(m) else "–" for m in short]
+            lines.append(f"| {row['setting']} | " + " | ".join(cells) + " |")
         lines.append("")
     lines += [f"- left out: {folder.as_posix()}: {reason}" for folder, reason in left_out]
     return "\n".join(lines) + "\n"
@@ -144,7 +141,7 @@ def main() -> int:
         write_whole(args.out / "report.json", as_json(rows, left_out, against.label, said))
         for folder, reason in left_out:
             print(f"left out: {folder}: {reason}")
-        print(f"{len(found)} settings. Wrote {args.out / 'index.html'}, report.md and report.json.")
+        print(f"{len(found)} setting{'s' * (len(found) != 1)}. Wrote {args.out / 'index.html'}, report.md and report.json.")
 
     return run_command(command)
 

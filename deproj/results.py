@@ -7,13 +7,14 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.compare import MEASURES, difference, estimate
 from deproj.errors import UserError
-from deproj.settings import GROUPS, compose_config, differences, read_config
+from deproj.settings import GROUPS, compose_config, differences, foreign_classes, read_config
 
 if TYPE_CHECKING:
     from deproj.model import Deprojector
@@ -91,7 +92,7 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
     except OSError:
         if not baseline.is_file() and not (folder / "result.json").is_file():
             raise UserError("unfinished") from None
-        raise UserError("not evaluated: python -m deproj.evaluate " + folder.as_posix()) from None
+        raise UserError(f"not evaluated: {evaluate_again(folder)}") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"broken: {name} cannot be read") from None
     if baseline.is_file():
@@ -131,6 +132,14 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
     )  # fmt: skip
 
 
+def evaluate_again(folder: Path) -> str:
+    """The command that measures a run, with its own classes trusted."""
+    names: list[str] = []
+    with suppress(UserError):
+        names = foreign_classes(read_config(folder / "config.yaml"), ("selection",))
+    return " ".join(["python -m deproj.evaluate", folder.as_posix(), *(f"--trust {name}" for name in names)])
+
+
 def place_of(selection: str) -> tuple[int, str]:
     return (ORDER.index(selection) if selection in ORDER else len(ORDER), selection)
 
@@ -156,7 +165,7 @@ def collect(folders: list[Path]) -> tuple[list[Setting], list[tuple[Path, str]]]
     results: list[Result] = []
     kept = Counter(map(made_on, read_back)).most_common(1)[0][0] if read_back else ""
     for result in read_back:
-        again = f"python -m deproj.evaluate {result.folder.as_posix()}"
+        again = evaluate_again(result.folder)
         if made_on(result) == kept:
             results.append(result)
         elif result.evaluation["world"] != json.loads(kept)[0]:
@@ -221,16 +230,29 @@ def command_of(result: Result) -> str:
             f"--count {count} --seed {seed} --out {result.folder.as_posix()}"
         )
     groups = [f"{g}={choices[g]}" for g in GROUPS if g in choices and g not in ("experiment", "logger")]
+    own: list[str] = []
     try:
         defaults = compose_config(groups)
     except UserError:  # a selection, feed or model of the user's own
-        return " ".join(["python -m deproj.train", *groups, f"# and what else stands in {result.folder.as_posix()}/config.yaml"])
+        own = [choice for choice in groups if not ships(choice)]
+        defaults = compose_config([choice for choice in groups if choice not in own])
+        for group in (choice.partition("=")[0] for choice in own):
+            defaults[group] = {"_target_": config[group].get("_target_")}  # what else it has is said
     passing = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
     changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(passing)}
     said = [shlex.quote(f"{key}={'null' if new is None else new}") for key, new in changed.items()]
-    return " ".join(
-        ["python -m deproj.train", *(g for g in groups if g not in ("model=lstm", "sd=pixel", "trainer=single")), *said]
-    )
+    told = [choice for choice in groups if choice not in ("model=lstm", "sd=pixel", "trainer=single")]
+    where = ["--config-dir=YOURS"] if own else []
+    return " ".join(["python -m deproj.train", *where, *told, *said])
+
+
+def ships(choice: str) -> bool:
+    """Whether a choice such as ``selection=all`` is among the settings that come with the package."""
+    try:
+        compose_config([choice])
+    except UserError:
+        return False
+    return True
 
 
 def describe(model: Deprojector, run: Path, result: dict[str, Any]) -> None:

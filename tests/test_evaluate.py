@@ -73,6 +73,17 @@ def test_an_exported_combination_is_measured_like_a_run(encoder: TextEncoder, tm
     assert "doesn't say in which order" in ended.err
 
 
+def test_a_shipped_model_is_measured_by_its_name(tmp_path: Path, evaluate: Evaluate, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = evaluate("all-batch", "eos_onward-batch", "--count", "2")
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text())
+    assert f"{result['composed']['fidelity']['value']:.3f}" in ended.out
+    assert ended.out.splitlines()[-1] == "* a region that the selection doesn't train", "the words of EOS onward"
+    assert "*" not in evaluate("all-batch", "--count", "2").out
+    assert evaluate("all-batch", "--count", "2", "--out", "x").code == 1
+
+
 def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):
     (tmp_path / "p.txt").write_text("1girl, red hair\n1girl, cat ears, green eye, in forest\n")
     ended = evaluate("run", "--prompts", "p.txt")
@@ -88,7 +99,8 @@ def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
     (tmp_path / "foreign" / "config.yaml").write_text(config.replace("deproj.selection.EosOnward", "subprocess.Popen", 1))
     (tmp_path / "broken" / "config.yaml").write_text("seed: [")
     for arguments, said in (
-        (["nowhere"], "nowhere is no run"),
+        (["nowhere"], "nowhere is no deprojector: give a run's folder"),
+        (["run", "--score-clip", "openai/clip"], "leave --score-clip out"),
         (["bare"], "no deprojector"),
         (["foreign"], "--trust subprocess.Popen"),
         (["broken"], "not YAML"),

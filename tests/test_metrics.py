@@ -164,6 +164,8 @@ def test_clip_scores_tell_pictures_from_others(encoder: TextEncoder, tmp_path: P
     wrong = metrics.clip_scores(pictures, prompts[1:] + prompts[:1], str(clip), "cpu")
     assert right.value > wrong.value + 10
     assert (np.abs(right.above) <= 100).all()
+    with pytest.raises(UserError, match="to score pictures with"):
+        metrics.clip_scores(pictures, prompts, str(tmp_path), "cpu")
 
 
 # --- Prompts and baselines ------------------------------------------------------------------------

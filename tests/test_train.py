@@ -292,6 +292,10 @@ def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkey
     ended = train(*own, "hydra.run.dir=mine")
     assert ended.code == 0, ended.err
     assert OmegaConf.load(tmp_path / "mine" / "config.yaml").choices.selection == "every_second"
+    card = (tmp_path / "mine" / "deprojector" / "README.md").read_text()
+    assert "python -m deproj.train --config-dir=YOURS selection=every_second feed=twice " in card
+    assert "data.size=" in card, "and what else differs from the defaults"
+    assert str(tmp_path) not in card
     # a config read back builds our own classes only, others when they are named again
     ended = train("resume=mine", "trainer.max_epochs=2", defaults=False)
     assert ended.code == 1
