@@ -150,7 +150,9 @@ def main() -> int:
     parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="a strip of pictures from one prompt to another")
     parser.add_argument("--steps", type=int, default=8, help="pictures in that strip (8)")
     parser.add_argument(
-        "--compare", action="store_true", help="a sheet with the pictures of the true states above; grey where there are none"
+        "--compare",
+        action="store_true",
+        help="a sheet with the pictures of the true states above; for a picture itself its middle, which CLIP sees; else grey",
     )
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (1), from seeds one after another")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt (0)")
@@ -170,11 +172,12 @@ def main() -> int:
 
 
 def generate(args: argparse.Namespace) -> None:
-    if args.count < 1 or args.steps < 2 or not 0 <= args.seed < SEEDS - args.count:
-        raise UserError(
-            "--count is at least 1, --seed 0 or more and below 2⁶³, and --steps at least 2; "
-            f"got {args.count}, {args.seed} and {args.steps}."
-        )
+    if args.count < 1:
+        raise UserError(f"--count is at least 1; got {args.count}.")
+    if not 0 <= args.seed < SEEDS - args.count:
+        raise UserError(f"--seed is 0 or more, and below 2⁶³ for every picture; got {args.seed}.")
+    if args.steps < 2:
+        raise UserError(f"--steps is at least 2, the pictures of a strip; got {args.steps} (the sampler's are --sampler-steps).")
     if not 0 <= args.strength <= 1:
         raise UserError(f"--strength is 0 to 1; got {args.strength}.")
     prompts, negative = read_prompts(args), parse(args.negative)
@@ -243,7 +246,8 @@ def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str
     from deproj.render import sheet
 
     rows = {} if above is None else {"no deprojector" + (", states mixed" if args.between else ""): above[part]}
-    return sheet(rows | {"deprojected": drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False)
+    own = "deprojected" if args.strength == 1 else f"deprojected, strength {args.strength:g}"
+    return sheet(rows | {own: drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False)
 
 
 def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | None], drawn: Tensor, seeds: list[int]) -> Tensor:
