@@ -122,7 +122,8 @@ def tell(sweep: Path) -> bool:
     for row in found:
         if row["state"] != "done":
             chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
-            why = f": {row['error']}" if row["error"] else ""
+            error = "still at work, without this command" if row["state"] == "started" else row["error"]
+            why = f": {error}" if error else ""
             print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
     command = shlex.join(["python", "-m", "deproj.train", *given, f"hydra.sweep.dir={sweep}"])

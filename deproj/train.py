@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -212,6 +213,8 @@ def main() -> int:
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     SweepStart.folder = None  # of an earlier call in this process
+    # A run has handlers of its own; this is for the command of a sweep while it waits for its jobs' processes.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     def command() -> None:
         try:
@@ -229,8 +232,10 @@ def main() -> int:
 
     try:
         code = run_command(command)
-    except SystemExit as stop:  # a run's or a job's own
+    except SystemExit as stop:  # a run's or a job's own, or of SIGTERM
         code = int(stop.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if (sweep := sweep_at_hand()) is not None and node_number() == 0 and not tell(sweep):
         return code or 1
     return code

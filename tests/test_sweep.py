@@ -1,5 +1,6 @@
 """Sweeps: the index, failures, going on, shared work, and every launcher and sweeper for real."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -163,6 +164,27 @@ def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
     assert "1 job, 1 interrupted" in said
     assert said.splitlines()[-1].endswith("hydra.sweep.dir=sweep")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "processes"])
+def test_a_signal_to_a_sweep_that_waits_for_its_jobs(launcher: str, caches: Path, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
+    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    process = start(tmp_path, "-m", "seed=0", "trainer.max_epochs=1000", "trainer.patience=1000", *settings)
+    wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
+    (job,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "0" / ".lock") in locked(pid)]
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(60) == 143
+        said = (tmp_path / "said").read_text()
+        assert "Traceback" not in said
+        state = {"joblib": "killed", "processes": "started: still at work, without this command"}[launcher]
+        assert f"model=lstm seed=0) {state}\n" in said
+        assert "hydra.sweep.dir=sweep\n" in said, "how to go on"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(job, signal.SIGKILL)
 
 
 def test_a_job_whose_result_is_deleted_is_done_again(train: Train, tmp_path: Path):
