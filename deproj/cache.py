@@ -313,6 +313,8 @@ def build_cache(
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(root):
+            raise  # of the prompts' file
         raise UserError(
             f"the cache cannot be written to {root}: {error.strerror}. Set data.cache= to a folder with room."
         ) from None

@@ -110,5 +110,7 @@ def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
         return content
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {instead}, or delete the run's folder.") from None
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise UserError(f"{path} is damaged ({type(error).__name__}); {instead}, or delete the run's folder.") from None

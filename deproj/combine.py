@@ -15,6 +15,7 @@ words_eos and an eos_onward model give a whole sequence, in the order of `all`. 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class Combined(Deprojector):
             ours.load_state_dict(theirs.state_dict())
         self.sos.copy_(members[0].sos)
         self.final_norm.load_state_dict(members[0].final_norm.state_dict())
-        self.distance = members[0].distance
+        self.distance = copy.deepcopy(members[0].distance)
         if self.deprojection is not None and members[0].deprojection is not None:
             self.deprojection.copy_(members[0].deprojection)
         self.eval()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
@@ -62,16 +62,29 @@ class Settings:
     def of(cls, query: str, otherwise: Settings) -> Settings:
         """Reads a link's query; what it lacks, or what is no such thing, is `otherwise`."""
         given = parse_qs(query, keep_blank_values=True)
-        prompts = (given.get("prompt", list(otherwise.prompts)) + [""] * ROWS)[:ROWS]
-        models = tuple(name for name in given.get("model", []) if name in otherwise.models) or otherwise.models
-        try:
-            weights = tuple(min(max(float(w), -2.0), 2.0) for w in given["weight"])
-            seed, guidance = int(given["seed"][0]), min(max(float(given["guidance"][0]), 1.0), 15.0)
-        except (KeyError, ValueError):
-            return replace(otherwise, prompts=tuple(prompts), models=models)
-        if len(weights) != ROWS + 1 or not 0 <= seed < SEEDS or not all(map(isfinite, (*weights, guidance))):
-            return replace(otherwise, prompts=tuple(prompts), models=models)
-        return cls(tuple(prompts), weights, models, seed, guidance)
+        settings = otherwise
+        if "prompt" in given:
+            settings = replace(settings, prompts=tuple((given["prompt"] + [""] * ROWS)[:ROWS]))
+        if models := tuple(name for name in given.get("model", []) if name in otherwise.models):
+            settings = replace(settings, models=models)
+        with suppress(ValueError):
+            weights = tuple(within(weight, -2, 2) for weight in given.get("weight", []))
+            if len(weights) == ROWS + 1:
+                settings = replace(settings, weights=weights)
+        with suppress(KeyError, ValueError):
+            settings = replace(settings, guidance=within(given["guidance"][0], 1, 15))
+        with suppress(KeyError, ValueError):
+            if 0 <= (seed := int(given["seed"][0])) < SEEDS:
+                settings = replace(settings, seed=seed)
+        return settings
+
+
+def within(text: str, low: float, high: float) -> float:
+    """A number, the nearest from `low` to `high`; a ValueError for what is none."""
+    number = float(text)
+    if number != number:
+        raise ValueError(text)
+    return min(max(number, low), high)
 
 
 def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
@@ -101,11 +114,12 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
 
     pipe = next(iter(pipes.values()))
     expression = expression_of_page(settings, picture)
-    (embedding,) = pipe.embed([expression])
-    said = [caution for name in settings.models for caution in pipes[name].cautions([expression], embedding[None])]
+    # a picture's way to the texts is each model's own
+    embeddings = {name: pipes[name].embed([expression]) for name in settings.models}
+    said = [caution for name, embedding in embeddings.items() for caution in pipes[name].cautions([expression], embedding)]
     plain = expression.plain
     states = {} if plain is None else {"true states": pipe.encoder([plain]).states[0]}
-    states |= {name: pipes[name].model.generate(embedding[None])[0] for name in settings.models}
+    states |= {name: pipes[name].model.generate(embedding)[0] for name, embedding in embeddings.items()}
     if not states:
         raise UserError("there is nothing to draw with: choose a model.")
     images = pipe.sd(

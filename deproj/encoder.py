@@ -45,7 +45,7 @@ def locate(pipeline: str | Path) -> str:
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
         raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
-    reach(str(pipeline), "model_index.json")
+    reach(str(pipeline), "model_index.json", "pipeline")
     return str(pipeline)
 
 
@@ -235,7 +235,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
         from deproj.pixel import world
 
         clip = world() / "clip"
-    reach(str(clip), "config.json")
+    reach(str(clip), "config.json", "CLIP")
     try:
         with quiet_transformers():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 __all__ = ["UserError", "run_command", "user_error_of"]
 
@@ -26,6 +27,8 @@ def user_error_of(error: BaseException, folder: object = None) -> UserError | No
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in DISK:
+        if folder is not None and isinstance(error.filename, str) and not Path(error.filename).is_relative_to(str(folder)):
+            return UserError(f"{error.strerror}: {error.filename}.")  # what was read, say
         return UserError(f"{error.strerror}: {folder or error.filename or 'while writing'}. Make room or name another folder.")
     # torch.save and safetensors don't raise OSError when the disk is full
     if any(part in str(error) for part in ("PytorchStreamWriter", "inline_container")) or (

@@ -39,9 +39,11 @@ def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | Non
     if score_clip is not None:
         if sd.name == "pixel":
             raise UserError("the pixel world has a reader of its own and no CLIP score; leave --score-clip out.")
-        reach(score_clip, "config.json")
+        reach(score_clip, "config.json", "CLIP")
     _, source = open_source(config)
     prompts = evaluation_prompts(source, count, seed) if file is None else prompts_of_file(file, source)
+    if len(prompts) < 2:
+        raise UserError("measuring takes two held-out prompts or more that a comma or a space divides; name some with --prompts.")
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     renderer = None
     if device == "cuda" or sd.cpu:
@@ -68,8 +70,18 @@ def read_run(folder: Path, trusted: Sequence[str]) -> dict[str, Any]:
 
 
 def exported(run: Path) -> bool:
-    """Whether it is an exported model, by its folder or its name, and no run: it is measured in the pixel world."""
+    """Whether it is an exported model, by its folder or its name, and no run, which has settings of its own."""
     return not run.is_dir() or ((run / "config.json").is_file() and not (run / "config.yaml").is_file())
+
+
+def config_of_exported(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that exported models are measured by: the pixel world's, or of the Stable Diffusion that is named."""
+    if args.sd is None:
+        return compose_config([])
+    config = compose_config(["sd=sd15"])
+    config["sd"] |= {"path": args.sd, "clip": args.clip}
+    config["data"]["prompts"] = args.captions
+    return config
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -101,7 +113,14 @@ def main() -> int:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="runs, and models of the pixel world by folder, hub id or short name; each folder gets an evaluation.json",
+        help="runs, and models by folder, hub id or short name; each folder gets an evaluation.json",
+    )
+    parser.add_argument(
+        "--sd", help="folder or hub id of the Stable Diffusion 1.x that models are for (pixel); a run has its own"
+    )
+    parser.add_argument("--clip", help="folder or hub id of the CLIP that its text encoder comes from")
+    parser.add_argument(
+        "--captions", help="with --sd, the data.prompts that the models were trained on: the held-out ones are used"
     )
     parser.add_argument("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")
     parser.add_argument("--selection", help="of the baseline (default: the run's, or eos_onward)")
@@ -123,6 +142,11 @@ def main() -> int:
             raise UserError("a baseline takes its settings from one run at most, and no --compose-mean.")
         if not args.runs and not args.baseline:
             raise UserError("name one run or more, or --baseline.")
+        of_sd = [f"--{name}" for name in ("sd", "clip", "captions") if getattr(args, name) is not None]
+        if of_sd and (args.baseline or not all(map(exported, args.runs))):
+            raise UserError(f"{of_sd[0]} is for models without a run; a run has its own.")
+        if of_sd and (args.sd is None or args.captions is None):
+            raise UserError(f"{of_sd[0]} takes --sd and --captions, what the models were trained on, beside it.")
         if args.baseline:
             evaluate_baseline(args)
             return
@@ -144,7 +168,7 @@ def evaluate_runs(args: argparse.Namespace) -> None:
     for run in args.runs:
         if not run.is_dir():
             locate_model(run)  # one that isn't there is told before minutes of measuring
-    configs = {run: compose_config([]) if exported(run) else read_run(run, args.trust) for run in args.runs}
+    configs = {run: config_of_exported(args) if exported(run) else read_run(run, args.trust) for run in args.runs}
     for run in configs:
         if not exported(run) and not (run / "deprojector").is_dir():
             raise UserError(f"{run} has no deprojector: its training isn't done.")

@@ -83,21 +83,28 @@ def kept(path: Path, make: Callable[[], dict[str, Tensor]], what: str) -> dict[s
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file, save_file
 
+    def read() -> dict[str, Tensor] | None:
+        """What is there already, if it is whole."""
+        try:
+            with safe_open(path, "pt") as file:
+                stored = (file.metadata() or {}).get("digest")
+            tensors: dict[str, Tensor] = load_file(path)
+        except SafetensorError:
+            return None
+        return tensors if digest(tensors) == stored else None
+
     def digest(tensors: dict[str, Tensor]) -> str:
         state = hashlib.blake2b(digest_size=16)
         for name in sorted(tensors):
             state.update(name.encode() + tensors[name].numpy().tobytes())
         return state.hexdigest()
 
+    if path.is_file() and (found := read()) is not None:  # without the lock, since a shared folder may be read-only
+        return found
     with alone(path.with_suffix(".lock"), waiting=f"Another process is making {what}; waiting for it."):
         if path.is_file():
-            try:
-                with safe_open(path, "pt") as file:
-                    stored = (file.metadata() or {}).get("digest")
-                if digest(tensors := load_file(path)) == stored:
-                    return tensors
-            except SafetensorError:
-                pass
+            if (found := read()) is not None:
+                return found
             print(f"{path} is damaged; {what} are made again.")
         tensors = {name: tensor.contiguous() for name, tensor in make().items()}
         with replacing(path) as temporary:

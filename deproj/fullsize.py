@@ -75,8 +75,8 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
     from deproj.encoder import quiet_transformers
 
     torch.manual_seed(seed)
-    unfinished = parent / f"{out.name}.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = parent / f".{out.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
         with quiet_transformers(), torch.no_grad():
             tokenizer = make_tokenizer(shapes.vocabulary)

@@ -182,9 +182,9 @@ def generate(args: argparse.Namespace) -> None:
         raise UserError(f"--strength is 0 to 1; got {args.strength}.")
     prompts, negative = read_prompts(args), parse(args.negative)
     pictures = named_pictures(args.image)
-    called = {name for _, expression in prompts for name in expression.names}
+    called = {name for expression in (negative, *(expression for _, expression in prompts)) for name in expression.names}
     if args.between is not None and (unused := [name for name in pictures if name not in called]):
-        raise UserError(f"neither prompt of --between calls <{unused[0]}>; leave that picture out.")
+        raise UserError(f"no prompt of --between and --negative calls <{unused[0]}>; leave that picture out.")
     prompts += [(f"<{name}>", Expression(((1.0, Named(name)),))) for name in pictures if name not in called]
     if not prompts:
         raise UserError("there is nothing to draw; give a prompt, --file, --image or --between.")
@@ -269,8 +269,10 @@ def alone(expression: Expression) -> Image | None:
     """The picture that an expression is, if it is nothing else."""
     from deproj.expression import Picture
 
-    if len(expression.terms) == 1 and isinstance(atom := expression.terms[0][1], Picture):
-        return atom.image
+    if len(expression.terms) == 1:
+        weight, atom = expression.terms[0]
+        if weight == 1 and isinstance(atom, Picture):
+            return atom.image
     return None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deproj.feed import FeedMode
 from deproj.model import Deprojector
+from deproj.selection import PLACES
 
 __all__ = ["GraphedFeed"]
 
@@ -22,8 +23,8 @@ __all__ = ["GraphedFeed"]
 class GraphedFeed(FeedMode):
     """A feed mode whose forward and backward are replayed as graphs; not measured on a GPU yet.
 
-    Odd last batches and what needs no gradient go the eager way. Places are rounded up to a multiple of `BUCKET` and
-    those that were added are cut off, so that they get no gradient.
+    Odd last batches and what needs no gradient go the eager way. Places are rounded up to a multiple of `BUCKET`, or to all
+    76, and those that were added are cut off, so that they get no gradient.
 
     Args:
         feed: the one to capture.
@@ -44,7 +45,8 @@ class GraphedFeed(FeedMode):
             return self.feed(model, embedding, target)
         device = target.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        target = F.pad(target, (0, 0, 0, -places % self.BUCKET))
+        padded = min(-(-places // self.BUCKET) * self.BUCKET, PLACES - 1)
+        target = F.pad(target, (0, 0, 0, padded - places))
         key = (id(model), target.shape, half)
         # The cache of autocast holds copies of weights from one call to the next, which a graph must not.
         with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):

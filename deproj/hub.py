@@ -60,11 +60,20 @@ def download(repo_id: str, files: Sequence[str], revision: str | None = None) ->
         raise UserError(f"no folder {repo_id}, and no such model from the Hub: {told(error)}") from None
 
 
-def reach(source: str, file: str) -> None:
-    """Asks the Hub for one small file of what is no local folder. Where there is no network, this tells so at once, while
-    loading a pipeline's parts tries again and again, for minutes."""
-    if not Path(source).is_dir():
-        download(source, [file])
+def reach(source: str, file: str, what: str) -> None:
+    """Asks the Hub for one small file of what is no local folder.
+
+    Where there is no network, this tells so at once, while loading the parts tries again and again, for minutes.
+
+    Raises:
+        UserError: for what is neither a folder nor on the Hub, nor downloaded.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return
+    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", ".."):
+        raise UserError(f"no {what} at {source!r}: give a folder, or a hub id such as owner/name.")
+    download(source, [file])
 
 
 def told(error: Exception) -> str:

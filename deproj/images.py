@@ -107,7 +107,7 @@ class ImageEncoder:
             pictures = drawings() if pictures is None else pictures
         if not pictures:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")
-        reach(where, "config.json")
+        reach(where, "config.json", "CLIP")
         try:
             with quiet_transformers():
                 model, info = CLIPVisionModelWithProjection.from_pretrained(where, dtype=torch.float32, output_loading_info=True)

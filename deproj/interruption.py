@@ -80,5 +80,9 @@ class Interruption:
             return
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-        ended = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        try:
+            ended = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        except OSError as error:  # in a container without SLURM's commands, say
+            print(f"SLURM job {job} could not be requeued: scontrol: {error.strerror}.")
+            return
         print(f"SLURM job {job} requeued." if ended.returncode == 0 else f"scontrol requeue {job}: {ended.stderr.strip()}")

@@ -61,13 +61,8 @@ class MetricsFile(Logger):
     def __init__(self, folder: Path, steps: int) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
-        self.rows: list[dict[str, str]] = []
-        if self.path.exists():
-            whole = self.path.read_text().rpartition("\n")[0]
-            read = csv.DictReader(io.StringIO(whole), restkey="more")
-            self.rows = [row for row in read if whole_row(row) and int(row["step"]) < steps]
-        self.written: list[str] = []  # columns of the file, when all rows but the new ones are in it
-        self.new = 0
+        self.rows = [row for row in self.read() if int(row["step"]) < steps]  # that the file doesn't hold yet, or is to keep
+        self.written: list[str] = []  # columns of the file, once it holds no more than it should
 
     @property
     def name(self) -> str:
@@ -84,25 +79,31 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.rows.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
-        self.new += 1
+
+    def read(self) -> list[dict[str, str]]:
+        """The whole rows of the file."""
+        if not self.path.exists():
+            return []
+        whole = self.path.read_text().rpartition("\n")[0]
+        return [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
 
     @rank_zero_only
     def save(self) -> None:
         """Appends the new rows; writes the file anew, whole or not at all, where they bring new columns."""
-        if not self.new:
+        if not self.rows:
             return
-        new, columns = self.rows[-self.new :], sorted({name for row in self.rows for name in row})
+        columns = sorted({*self.written, *(name for row in self.rows for name in row)})
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         if columns == self.written:
-            writer.writerows(new)
+            writer.writerows(self.rows)
             with self.path.open("a") as file:
                 file.write(text.getvalue())
         else:
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows([*(self.read() if self.written else []), *self.rows])
             write_whole(self.path, text.getvalue())
-        self.written, self.new = columns, 0
+        self.written, self.rows = columns, []
 
 
 def whole_row(row: dict[str, Any]) -> bool:

@@ -59,7 +59,11 @@ class PromptSource(ABC):
 
     @abstractmethod
     def testing(self, seed: int) -> Iterator[str]:
-        """Endless held-out texts."""
+        """Endless held-out texts, for the loss that chooses the weights which are kept."""
+
+    def measuring(self, seed: int) -> Iterator[str]:
+        """Endless held-out texts to measure the chosen weights on: others, where there are enough."""
+        return self.testing(seed)
 
     def trained_on(self, texts: Iterable[str]) -> list[str]:
         """Those of the texts that may have been trained on."""
@@ -71,7 +75,7 @@ class PromptSource(ABC):
         A text that has no comma of its own gets one at the space nearest to its middle.
         """
         found: dict[str, None] = {}
-        for text in itertools.islice(self.testing(seed), 20 * count):
+        for text in itertools.islice(self.measuring(seed), 20 * count):
             text = " ".join(text.split())
             if "," not in text:
                 spaces = [k for k, letter in enumerate(text) if letter == " "]
@@ -139,7 +143,8 @@ class Blocks(Protocol):
 
 
 class ListedPrompts(PromptSource):
-    """Texts of a file or data set, which may be larger than memory. A tenth, chosen by each text's own hash, is held out.
+    """Texts of a file or data set, which may be larger than memory. A tenth, chosen by each text's own hash, is held out:
+    half of it for the loss that chooses the weights, half to measure these on (all of it for both, where either would be none).
 
     Their order is a function of the seed: blocks are read in random order, and as many as hold `WINDOW` letters are
     shuffled together. So a share of the texts comes from everywhere in the file, and no more than a window is in memory.
@@ -155,14 +160,17 @@ class ListedPrompts(PromptSource):
     WINDOW = 2_000_000
 
     def __init__(self, blocks: Blocks, name: str) -> None:
-        self.blocks, self.name = blocks, name
-        count = kept = 0
+        self.blocks = blocks
+        count = kept = measured = 0
         digest = hashlib.blake2b(digest_size=16)
         for text in self.texts():
             count += 1
-            kept += self.held_out(text)
+            if self.held_out(text):
+                kept += 1
+                measured += self._measured(text)
             digest.update(text.encode() + b"\0")
         self._digest = digest.hexdigest()
+        self._halved = measured not in (0, kept)
         if not count:
             raise UserError(f"{name} holds no texts.")
         if kept in (0, count):
@@ -172,7 +180,7 @@ class ListedPrompts(PromptSource):
 
     @property
     def fingerprint(self) -> str:
-        return "blocks-" + self._digest
+        return "halved-" + self._digest
 
     def texts(self) -> Iterator[str]:
         """All texts, as they stand."""
@@ -185,6 +193,11 @@ class ListedPrompts(PromptSource):
     def held_out(self, text: str) -> bool:
         words = words_of(text)
         return words in _BENCHMARK or hashlib.blake2b(words.encode()).digest()[0] * 10 < 256
+
+    @staticmethod
+    def _measured(text: str) -> bool:
+        """Of a held-out text, whether it is for measuring: by another byte of its hash."""
+        return hashlib.blake2b(words_of(text).encode()).digest()[1] < 128
 
     def trained_on(self, texts: Iterable[str]) -> list[str]:
         asked = {words_of(text): text for text in super().trained_on(texts)}
@@ -211,7 +224,10 @@ class ListedPrompts(PromptSource):
         return self._shuffled(lambda text: not self.held_out(text), seed)
 
     def testing(self, seed: int) -> Iterator[str]:
-        return self._shuffled(self.held_out, seed)
+        return self._shuffled(lambda text: self.held_out(text) and not (self._halved and self._measured(text)), seed)
+
+    def measuring(self, seed: int) -> Iterator[str]:
+        return self._shuffled(lambda text: self.held_out(text) and (not self._halved or self._measured(text)), seed)
 
 
 class Lines:

@@ -10,7 +10,8 @@ The equations are those of `deproj.model`. What makes it faster than a loop of c
 - backward keeps the gradients of the gates and makes each weight's gradient in one product over all places;
 - without a gradient, nothing is kept of a place but its output.
 
-Under autocast to bfloat16 the products take bfloat16; norms, cell state and sums stay in float32.
+Under autocast to bfloat16 the products take bfloat16, and where it is fed the two products of a gate are added in it; norms,
+nonlinearities, cell state and the sums over places stay in float32.
 
 P places, B batch, D width of a state, H of the LSTM. Buffers are (P, B, ·), so that a place is contiguous.
 """
@@ -384,8 +385,12 @@ def _backward(
         torch.mul(dh, tanh, out=do)
         dc_next = dc * f
         into, of_g = dgates[p], _tanh_backward(dg, g)
-        _sigmoid_backward(dact, gates, grad_input=into)
-        into[:, 2 * hidden : 3 * hidden] = of_g
+        # Not straight into bfloat16: CUDA computes in the dtype of the output, and 1 - σ of a saturated gate would be zero.
+        before = into if work == full else dact
+        _sigmoid_backward(dact, gates, grad_input=before)
+        before[:, 2 * hidden : 3 * hidden] = of_g
+        if work != full:
+            into.copy_(dact)
         if fed:
             dh_next = in_product(into).to(full)
         else:

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 
-def draw(found: list[Setting], seeds: int, out: Path) -> list[str]:
-    """Draws the benchmark prompts of every trained setting into ``pictures/``; gives the rows' labels."""
+def draw(found: list[Setting], left_out: list[tuple[Path, str]], seeds: int, out: Path) -> list[str]:
+    """Draws the benchmark prompts of every trained setting into ``pictures/``; gives the rows' labels.
+
+    Args:
+        left_out: gets the models that are damaged; their numbers stay.
+    """
     import torch
     from PIL import Image
 
@@ -47,7 +51,10 @@ def draw(found: list[Setting], seeds: int, out: Path) -> list[str]:
         folder = setting.results[0].folder / "deprojector"
         if folder.is_dir():
             embedding = encoder.compose(prompts, mean=setting.results[0].extra.get("composed") == "mean")
-            rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
+            try:
+                rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
+            except UserError as error:
+                left_out.append((folder, f"not drawn: {error}"))
     if len(rows) == 1:  # numbers alone were kept
         return []
     (out / "pictures").mkdir(parents=True, exist_ok=True)
@@ -126,7 +133,7 @@ def main() -> int:
         against = found[0 if args.against is None else labels.index(args.against)]
         rows = numbers(found, against)
         args.out.mkdir(parents=True, exist_ok=True)
-        drawn = draw(found, args.seeds, args.out) if args.seeds else []
+        drawn = draw(found, left_out, args.seeds, args.out) if args.seeds else []
         said = "python -m deproj.report " + " ".join(f'"{a}"' if " " in a else a for a in sys.argv[1:])
         figures = {
             "Fidelity against noise": scatter(found, rows),

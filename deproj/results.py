@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deproj.compare import MEASURES, difference, estimate
 from deproj.errors import UserError
-from deproj.settings import GROUPS, compose_config, differences, foreign_classes, read_config
+from deproj.settings import GROUPS, compose_config, differences, foreign_classes, read_config, typed
 
 if TYPE_CHECKING:
     from deproj.model import Deprojector
@@ -111,7 +111,8 @@ def read(folder: Path, defaults: dict[str, Any], name: str = "evaluation.json") 
         extra = {
             key: new
             for key, (_, new) in changed.items()
-            if not key.startswith(NO_SETTING) or (key.startswith(("model.", "selection.")) and not key.endswith("._target_"))
+            if not key.startswith(NO_SETTING)
+            or (key.startswith(("model.", "selection.", "feed.")) and not key.endswith("._target_"))
         }
         if choices["model"] != "lstm":
             label = f"{choices['model']}, {choices['selection']}"
@@ -137,7 +138,7 @@ def evaluate_again(folder: Path) -> str:
     names: list[str] = []
     with suppress(UserError):
         names = foreign_classes(read_config(folder / "config.yaml"), ("selection",))
-    return " ".join(["python -m deproj.evaluate", folder.as_posix(), *(f"--trust {name}" for name in names)])
+    return " ".join(["python -m deproj.evaluate", shlex.quote(folder.as_posix()), *(f"--trust {name}" for name in names)])
 
 
 def place_of(selection: str) -> tuple[int, str]:
@@ -227,7 +228,7 @@ def command_of(result: Result) -> str:
         count, seed = len(result.evaluation["prompts"]), result.evaluation["seed"]
         return (
             f"python -m deproj.evaluate --baseline {config['baseline']} --selection {choices['selection']} "
-            f"--count {count} --seed {seed} --out {result.folder.as_posix()}"
+            f"--count {count} --seed {seed} --out {shlex.quote(result.folder.as_posix())}"
         )
     groups = [f"{g}={choices[g]}" for g in GROUPS if g in choices and g not in ("experiment", "logger")]
     own: list[str] = []
@@ -240,7 +241,7 @@ def command_of(result: Result) -> str:
             defaults[group] = {"_target_": config[group].get("_target_")}  # what else it has is said
     passing = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
     changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(passing)}
-    said = [shlex.quote(f"{key}={'null' if new is None else new}") for key, new in changed.items()]
+    said = [typed(key, new) for key, new in changed.items()]
     told = [choice for choice in groups if choice not in ("model=lstm", "sd=pixel", "trainer=single")]
     where = ["--config-dir=YOURS"] if own else []
     return " ".join(["python -m deproj.train", *where, *told, *said])

@@ -14,6 +14,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,8 @@ class LoggerSettings:
     def __post_init__(self) -> None:
         if self.kind not in ("csv", "wandb", "tensorboard"):
             raise UserError(f"logger.kind is csv, wandb or tensorboard; got {self.kind!r}.")
+        if self.kind == "tensorboard" and find_spec("tensorboard") is None:
+            raise UserError("logger=tensorboard needs a package that isn't here: pip install 'deproj[tensorboard]'.")
         if not 1 <= len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
             raise UserError(f"logger.project is a name of at most 128 characters without / \\ # ? % :; got {self.project!r}.")
 
@@ -209,6 +212,13 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     if cuda:
         torch.cuda.set_device(rank.local)
 
+    if rank.number:
+        every = prompts_at_end = 0  # rank zero draws and measures
+    prompts = evaluation_prompts(source, prompts_at_end, 0) if prompts_at_end else []
+    if prompts_at_end and len(prompts) < 2:
+        prompts_at_end = 0
+        print("The run won't be measured: that takes two held-out prompts or more that a comma or a space divides.")
+
     encoder = TextEncoder.from_pretrained(sd.path, sd.clip, device)
     model: Deprojector = build(config["model"], partial, "model")(encoder)
     last = folder / "checkpoints" / "last.ckpt"
@@ -237,8 +247,6 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     callbacks += [StopOnSignal(interruption, last), LevelMemory()]
     if trainer_settings.progress and rank.number == 0:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
-    if rank.number:
-        every = prompts_at_end = 0  # rank zero draws and measures
     if (every or prompts_at_end) and not cuda and not sd.cpu:
         print(f"Drawing nothing: there is no CUDA here, and sd={sd.name} is too slow on a CPU (sd.cpu=true draws all the same).")
     elif every or prompts_at_end:
@@ -273,7 +281,7 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
     dashboards = [each for each in trainer.loggers if isinstance(each, Dashboard)]
     code = 1
     try:
-        if not before.stopped:
+        if not before.stopped and before.epochs < trainer_settings.max_epochs:
             with others(rank, partial(run, config, folder)):
                 trainer.fit(module, data, ckpt_path=str(last) if before.steps else None)
         behind = Behind.of(last)
@@ -289,7 +297,6 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
         if benchmark is not None:
             benchmark.draw(module, folder / "sheets" / "best.png")
         if prompts_at_end:
-            prompts = evaluation_prompts(source, prompts_at_end, 0)
             evaluator = Evaluator(encoder, renderer, prompts, sd.clip, worlds)
             evaluation = evaluator(model.eval(), selection)
             write_whole(folder / "evaluation.json", json.dumps(evaluation) + "\n")
@@ -340,7 +347,7 @@ def run(config: dict[str, Any], folder: Path, interruption: Interruption, rank: 
             for name in ("conditioning error", "fidelity")
             if name in found and found[name]["value"] is not None
         ]
-        print(f"On {prompts_at_end} held-out composed prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
+        print(f"On {len(prompts)} held-out composed prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
     if benchmark is not None:
         print(f"Its benchmark prompts: {folder / 'sheets' / 'best.png'}")
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -80,14 +81,24 @@ def all_keys() -> set[str]:
     return {key for key in keys if "._" not in key}
 
 
+def typed(key: str, value: Any) -> str:
+    """A setting as it is typed in a shell, whatever signs its value holds."""
+    text = "null" if value is None else str(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
+        escaped = text.replace("'", "\\'")
+        text = f"'{escaped}'"
+    return shlex.quote(f"{key}={text}")
+
+
 def explain(error: HydraException | OmegaConfBaseException) -> str:
     """A Hydra or OmegaConf error in one line."""
     text = str(error)
-    if match := re.search(r"Could not find '([\w-]+)/([^']*)'(.*)", text, re.DOTALL):
+    if match := re.search(r"Could not find '([\w/-]+)/([^'/]*)'(.*)", text, re.DOTALL):
         group, choice, rest = match.groups()
         listed = rest.partition("Config search path")[0]
         options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
-        return f"unknown {group}={choice}; allowed: {', '.join(options)}."
+        more = " (others come with pip install 'deproj[sweeps]')" if group.startswith("hydra/") else ""
+        return f"unknown {group}={choice}; allowed: {', '.join(options)}{more}."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match.group(1)} is several values, which is a sweep: add -m."
     if match := re.search(r"Could not override '([^']+)'", text):

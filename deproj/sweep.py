@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 
 from deproj.errors import UserError
 from deproj.files import alone, write_whole
+from deproj.settings import typed
 
-__all__ = ["INDEX", "SweepStart", "note", "rows", "tell"]
+__all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell"]
 
 INDEX = "sweep.csv"
 ALWAYS = ("selection", "feed", "model", "seed")
@@ -38,6 +39,16 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
     about = {"number": number, "settings": settings, "state": state, "error": error}
     write_whole(folder / "job.json", json.dumps(about, indent=2) + "\n")
     write_index(sweep)
+
+
+def refuse(sweep: Path, folder: Path, error: str) -> bool:
+    """Notes that a job of this command was refused its folder, whose record it leaves otherwise; gives whether there is one."""
+    path = folder / "job.json"
+    if not path.is_file():
+        return False
+    write_whole(path, json.dumps(json.loads(path.read_text()) | {"error": error}, indent=2) + "\n")
+    write_index(sweep)
+    return True
 
 
 def write_index(sweep: Path) -> None:
@@ -117,15 +128,15 @@ def tell(sweep: Path) -> bool:
     states = Counter(row["state"] for row in found)
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(found)} job{'s' * (len(found) != 1)}, {counts}: {sweep / INDEX}")
-    if set(states) <= {"done"}:
+    left = [row for row in found if row["state"] != "done" or row["error"]]
+    if not left:
         return True
-    for row in found:
-        if row["state"] != "done":
-            chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
-            error = "still at work, without this command" if row["state"] == "started" else row["error"]
-            why = f": {error}" if error else ""
-            print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
+    for row in left:
+        chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
+        error = row["error"] or ("still at work, without this command" if row["state"] == "started" else "")
+        why = f": {error}" if error else ""
+        print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    command = shlex.join(["python", "-m", "deproj.train", *given, f"hydra.sweep.dir={sweep}"])
+    command = f"{shlex.join(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
     print(f"Each has its log in its folder. To run just these again, and what has not begun: {command}", file=sys.stderr)
     return False

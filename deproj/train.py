@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -31,8 +30,8 @@ from deproj.files import alone
 from deproj.interruption import Interrupted, Interruption
 from deproj.ranks import node_number
 from deproj.run import run
-from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, unknown
-from deproj.sweep import INDEX, SweepStart, note, tell
+from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, typed, unknown
+from deproj.sweep import INDEX, SweepStart, note, refuse, tell
 
 __all__ = ["main"]
 
@@ -43,7 +42,7 @@ TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "ren
 MAY_CHANGE = (
     *("resume", "render", "evaluate", "logger", "choices.logger", "choices.experiment", "choices.trainer"),
     *("data.cache", "data.keep", "trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
-    *("trainer.devices", "trainer.nodes"),
+    *("trainer.devices", "trainer.nodes", "trainer.cuda_graphs"),
 )
 
 
@@ -137,8 +136,12 @@ def job(cfg: DictConfig) -> float:
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
     swept, first = hydra_config.mode == RunMode.MULTIRUN, node_number() == 0
 
+    noted = False  # whether the folder was found to be this job's
+
     def become(state: str, error: str = "") -> None:
+        nonlocal noted
         if swept and first:
+            noted = True
             settings = {key: choices[key] for key in ("selection", "feed", "model")} | {"seed": cfg.get("seed")}
             settings |= dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
             note(Path(hydra_config.sweep.dir), folder, int(hydra_config.job.num), settings, state, error)
@@ -146,7 +149,6 @@ def job(cfg: DictConfig) -> float:
     interruption = Interruption()
     try:
         with interruption:
-            become("started")
             composed = OmegaConf.to_container(cfg, resolve=True)
             assert isinstance(composed, dict)
             config = settle({**{str(k): v for k, v in composed.items()}, "choices": choices}, folder, overrides)
@@ -154,6 +156,7 @@ def job(cfg: DictConfig) -> float:
                 check_folder(hydra_config, swept)
             busy = f"another process is at work on {folder}; wait for it, or end it."
             with alone(folder / ".lock", refusal=busy) if first else contextlib.nullcontext():
+                become("started")
                 loss = float(run(config, folder, interruption)["val_loss"])
             become("done")
             return loss
@@ -163,14 +166,16 @@ def job(cfg: DictConfig) -> float:
             interruption.requeue(stopped.number)
         if not swept and first:
             behind = (folder / "checkpoints" / "last.ckpt").exists()
-            how = f"To go on: python -m deproj.train resume={shlex.quote(str(folder))}" if behind else "Nothing was trained yet."
+            how = f"To go on: python -m deproj.train {typed('resume', str(folder))}" if behind else "Nothing was trained yet."
             print(f"Stopped. {how}", file=sys.stderr)
         raise SystemExit(128 + stopped.number) from None
     except Exception as error:
         told = UserError(explain(error)) if isinstance(error, OmegaConfBaseException) else user_error_of(error, folder)
         if swept:
             log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
-            become("failed", str(told or f"{type(error).__name__}: {error}").partition("\n")[0])
+            said = str(told or f"{type(error).__name__}: {error}").partition("\n")[0]
+            if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
+                become("failed", said)
             return float("inf")
         if first:
             remove_if_unused(folder)
@@ -196,11 +201,13 @@ def check_folder(hydra_config: Any, swept: bool) -> None:
 
 
 def remove_if_unused(folder: Path) -> None:
-    """Takes away a folder in which nothing has begun, with what Hydra's log left there."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
-        shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # not empty
-            folder.parent.rmdir()
+    """Takes away a folder in which nothing has begun, with what Hydra's log left there; not another process's."""
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
+        return
+    with contextlib.suppress(UserError, OSError):
+        with alone(folder / ".lock", refusal="another process has begun"):
+            shutil.rmtree(folder)
+        folder.parent.rmdir()  # unless there are other runs
 
 
 def sweep_at_hand() -> Path | None:
@@ -222,7 +229,7 @@ def main() -> int:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from None
         except Exception as error:
-            if "srun" in str(error):  # submitit's
+            if 'Could not detect "srun"' in str(error):  # submitit's
                 raise UserError("there is no SLURM here (no srun); hydra/launcher=processes is the same without it.") from None
             if sweep_at_hand() is None:
                 raise

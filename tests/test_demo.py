@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,20 @@ def test_a_link_gives_its_settings_back():
     [
         "",
         "weight=1",
-        "weight=x&seed=1&guidance=2",
+        "weight=x&seed=1.5&guidance=x",
         "seed=-1",
         f"{'weight=1&' * 5}seed=99999999999999999999&guidance=3",
         "model=../../etc/passwd",
-        "guidance=nan&seed=1&weight=1",
+        f"guidance=nan&{'weight=nan&' * 5}",
     ],
 )
 def test_a_bad_link_is_the_start(query: str):
     assert Settings.of(query, START) == START
+
+
+def test_what_is_good_of_a_link_is_taken():
+    assert Settings.of("prompt=cat&seed=7&guidance=x&weight=1", START) == replace(START, prompts=("cat", "", "", ""), seed=7)
+    assert Settings.of("guidance=inf&seed=-1", START) == replace(START, guidance=15.0)
 
 
 def test_rows_are_weighed_and_summed():

@@ -13,6 +13,7 @@ from conftest import Ended, call
 from deproj.combine import Ensemble
 from deproj.encoder import TextEncoder
 from deproj.model import Deprojector, LSTMDeprojector
+from deproj.pixel import WEIGHTS
 
 Train = Callable[..., Ended]
 Evaluate = Callable[..., Ended]
@@ -84,6 +85,26 @@ def test_a_shipped_model_is_measured_by_its_name(tmp_path: Path, evaluate: Evalu
     assert evaluate("all-batch", "--count", "2", "--out", "x").code == 1
 
 
+def test_a_model_of_another_pipeline_is_measured_on_its_captions(tmp_path: Path, evaluate: Evaluate, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.txt").write_text("".join(f"1girl {hair} hair {n}\n" for hair in ("red", "blue") for n in range(40)))
+    ended = evaluate("all-batch", "--sd", str(WEIGHTS), "--captions", "c.txt", "--count", "2")
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text())
+    assert all(" hair" in prompt for prompt in result["prompts"])
+    assert "fidelity" not in result["single"], "which is the pixel world's"
+    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(40)))
+    for arguments, said in (
+        (["--sd", str(WEIGHTS)], "--sd takes --sd and --captions"),
+        (["--captions", "c.txt"], "--captions takes --sd"),
+        (["--sd", str(WEIGHTS), "--captions", "tags.txt"], "two held-out prompts or more that a comma or a space divides"),
+        (["--sd", str(WEIGHTS), "--captions", "c.txt", "--score-clip", "/nowhere"], "no CLIP at '/nowhere'"),
+    ):
+        ended = evaluate("all-batch", *arguments, "--count", "2")
+        assert ended.code == 1, arguments
+        assert said in ended.err, ended.err
+
+
 def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):
     (tmp_path / "p.txt").write_text("1girl, red hair\n1girl, cat ears, green eye, in forest\n")
     ended = evaluate("run", "--prompts", "p.txt")
@@ -107,6 +128,7 @@ def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
         ([], "name one run or more, or --baseline"),
         (["run", "--count", "1"], "--count"),
         (["run", "--prompts", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["run", "--sd", "pixel"], "--sd is for models without a run"),
         (["run", "--selection", "all"], "--selection and --out are for a --baseline"),
         (["--baseline", "mean", "--selection", "words_eos", "run"], "--selection all"),
         (["--baseline", "mean", "--selection", "words", "run"], "unknown selection=words"),

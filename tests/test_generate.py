@@ -100,6 +100,20 @@ def test_a_strip_from_one_prompt_to_another(generate: Generate, tmp_path: Path):
         assert np.abs(a - b).max() <= 2
 
 
+def test_a_picture_that_the_negative_prompt_calls_is_not_drawn_itself(generate: Generate, tmp_path: Path):
+    ended = generate("cat", "--negative", "<my photo>", "--image", "my photo.png", "--out", "out")
+    assert ended.out == "Wrote 1 picture to out.\n", ended.err
+
+
+def test_beside_a_weighted_picture_stands_none(generate: Generate, tmp_path: Path):
+    ended = generate("<my photo>", "<my photo>:0.3", "--image", "my photo.png", "--compare", "--out", "out")
+    assert ended.code == 0, ended.err
+    above = np.asarray(Image.open(tmp_path / "out" / "sheet.png").convert("RGB"))[70:210]
+    columns = [above[:, x : x + 140].reshape(-1, 3) for x in (160, 328)]
+    assert len(np.unique(columns[0], axis=0)) > 10
+    assert (columns[1] == 232).all(), "grey"
+
+
 def test_warns_of_what_is_far_and_cut(generate: Generate):
     ended = generate("red hair:9", "red hair " * 60)
     assert ended.code == 0
@@ -137,7 +151,7 @@ def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
         (["cat", "--guidance", "nan"], "finite and at least 1"),
         *([] if torch.cuda.is_available() else [(["cat", "--device", "cuda"], "there is no CUDA here")]),
         (["cat", "--reference", "nowhere"], "nowhere cannot be read"),
-        (["--between", "cat", "maid", "--steps", "1"], "--steps at least 2"),
+        (["--between", "cat", "maid", "--steps", "1"], "--steps is at least 2"),
         (["--between", "cat", "maid", "1girl"], "leave the others out"),
         (["--between", "cat", ""], "prompt 2 is empty"),
         (["--between", "cat", "maid", "--image", "my photo.png"], "calls <my photo>"),

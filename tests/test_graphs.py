@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.graphs import GraphedFeed
-from deproj.model import LSTMConfig, LSTMDeprojector
+from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector, MLPConfig, MLPDeprojector
 
 
 class Capture:
@@ -54,6 +54,15 @@ def test_gives_what_the_eager_feed_gives(feed: FeedMode, half: bool):
         for a, b in zip(found[0][1], found[1][1], strict=True):
             assert (a - b).norm() <= tolerance * a.norm() + 1e-6
     assert [shape[1] for shape in capture.shapes] == [8, 24]  # one for 5, 7 and 8 places; the odd batch went the eager way
+
+
+@pytest.mark.parametrize("model", [LSTMDeprojector(LSTMConfig(4, 6)), MLPDeprojector(MLPConfig(4, 6))])
+def test_no_more_places_than_a_model_has(model: Deprojector):
+    capture = Capture()
+    graphed = GraphedFeed(Batch(), 2, capture)
+    embedding, target = torch.randn(2, 4), torch.randn(2, 74, 4)
+    assert torch.allclose(graphed(model, embedding, target), Batch()(model, embedding, target), atol=1e-6)
+    assert capture.shapes == [(2, 76, 4)]
 
 
 def test_what_needs_no_gradient_is_not_captured():

@@ -1,5 +1,7 @@
 """Signals, kills, locks and damaged files: nothing is lost, and what goes on ends as if undisturbed. Real processes."""
 
+import errno
+import json
 import os
 import random
 import resource
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Ended, start, wait_for
 
 from deproj.errors import UserError
@@ -79,6 +82,14 @@ def test_slurm_requeues_a_job_whose_time_is_up(undisturbed: Path, tmp_path: Path
     assert (tmp_path / "asked").read_text() == "requeue 17\n"
     assert "SLURM job 17 requeued." in (tmp_path / "said").read_text()
     assert start(tmp_path, *SETTINGS, cache, "hydra.run.dir=part", **slurm).wait() == 0, "the same command goes on"
+    process = start(tmp_path, *SETTINGS, cache, "hydra.run.dir=other", SLURM_JOB_ID="18")  # in a container, without scontrol
+    wait_for((tmp_path / "other" / "checkpoints" / "last.ckpt").exists, process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait() == 128 + signal.SIGUSR1
+    said = (tmp_path / "said").read_text()
+    assert "SLURM job 18 could not be requeued: scontrol: No such file" in said
+    assert "Stopped. To go on: python -m deproj.train resume=" in said
+    assert "Traceback" not in said
     ended_alike(undisturbed / "whole", tmp_path / "part")
 
 
@@ -140,9 +151,42 @@ def test_one_process_at_a_time_in_a_folder(train: Train, tmp_path: Path):
     from deproj.files import alone
 
     with alone(tmp_path / "run" / ".lock"):
-        ended = train("hydra.run.dir=run")
-    assert ended.code == 1
-    assert "another process is at work on" in ended.err
+        for _ in range(2):  # the first must not take the folder away, and with it the lock
+            ended = train("hydra.run.dir=run")
+            assert ended.code == 1
+            assert "another process is at work on" in ended.err
+    assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_read_only_folder_of_shared_work_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is there is read without a lock, which couldn't be written. Root may write anywhere, so the lock is refused here."""
+    import deproj.files
+
+    made = deproj.files.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(deproj.files, "alone", refused)
+    found = deproj.files.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
+    assert torch.equal(found["x"], made["x"])
+
+
+def test_fewer_epochs_than_a_run_has_behind_it_end_it(train: Train, tmp_path: Path):
+    assert train("trainer.max_epochs=3", "hydra.run.dir=run").code == 0
+    (tmp_path / "run" / "result.json").unlink()
+    ended = train("resume=run", "trainer.max_epochs=2", defaults=False)
+    assert ended.code == 0, ended.err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 3
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path):
+    from deproj.errors import user_error_of
+
+    run = tmp_path / "run"
+    read, written = (OSError(errno.EACCES, "Permission denied", str(path)) for path in (tmp_path / "c.txt", run / "x"))
+    assert str(user_error_of(read, run)) == f"Permission denied: {tmp_path / 'c.txt'}."
+    assert str(user_error_of(written, run)) == f"Permission denied: {run}. Make room or name another folder."
 
 
 def test_a_full_disk_keeps_what_was_good(undisturbed: Path, tmp_path: Path):

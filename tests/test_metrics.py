@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -182,9 +183,18 @@ def test_evaluation_prompts_are_held_out_and_composed():
 def test_texts_without_commas_get_one(capsys: pytest.CaptureFixture[str]):
     source = ListedPrompts([[f"a picture of {n} things" for n in range(200)]], "texts.txt")
     prompts = evaluation_prompts(source, 100, 0)
-    assert len(prompts) == sum(map(source.held_out, source.texts())) < 100
+    validated = set(itertools.islice(source.testing(0), 1000))
+    assert len(prompts) + len(validated) == sum(map(source.held_out, source.texts())) < 100
+    assert not validated & set(map(plain, prompts)), "measured on others than those that chose the weights"
     assert "only" in capsys.readouterr().out
     assert all(prompt.count(",") == 1 and source.held_out(plain(prompt)) for prompt in prompts)
+
+
+def test_few_texts_are_for_both():
+    texts = [f"a picture of {n} things" for n in range(200)]
+    held_out = ListedPrompts([texts], "texts.txt").held_out
+    few = ListedPrompts([[next(filter(held_out, texts)), next(itertools.filterfalse(held_out, texts))]], "few.txt")
+    assert plain(evaluation_prompts(few, 1, 0)[0]) == next(few.testing(0))
 
 
 def test_prompts_that_were_trained_on_are_refused(tmp_path: Path):
@@ -216,6 +226,10 @@ def test_baselines_give_states_in_the_selections_order(samples: CachedSamples, s
     assert made.shape == target.shape
     assert torch.equal(made[:, 0], target[:, 0])
     error, spread = (made - target).square().mean(), (target - target.mean(0)).square().mean()
+    if name == "mean":
+        every = samples[range(len(samples))]
+        expected = selection(every.length).arrange(every.states).mean(0)
+        assert (made - expected).square().mean() < 0.01 * expected.square().mean()
     if name == "nearest":
         assert error == 0  # of training embeddings
     if name == "ridge":

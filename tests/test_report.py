@@ -57,6 +57,19 @@ def test_differences_are_paired():
         difference(ours, [evaluation(np.ones(7))], "single", "fidelity")
 
 
+def test_differences_are_paired_by_seed_where_seeds_are_shared():
+    random = np.random.default_rng(2)
+    prompts, of_seed = random.standard_normal(100), (-3.0, 0.0, 3.0)  # seeds differ far more than the settings
+    ours = [evaluation(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    theirs = [evaluation(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    found, apart = (difference(ours, theirs, "single", "fidelity", paired) for paired in (True, False))
+    assert found is not None
+    assert apart is not None
+    assert found.value == pytest.approx(apart.value)
+    assert found.low > 0.4
+    assert apart.low < -1
+
+
 @pytest.fixture
 def sweep(train: Train, tmp_path: Path) -> Path:
     """Two settings, one of them with two seeds, measured on two prompts."""
@@ -117,6 +130,16 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     before = (tmp_path / "page" / "index.html").read_bytes()
     assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
     assert (tmp_path / "page" / "index.html").read_bytes() == before
+
+    weights = sweep / "a0" / "deprojector" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    capsys.readouterr()
+    assert run(monkeypatch, str(sweep), "--seeds", "1", "--out", "other") == 0
+    assert f"left out: {weights.parent}: not drawn: " in capsys.readouterr().out
+    assert len(list((tmp_path / "other" / "pictures").iterdir())) == 2 * 6
+    assert (tmp_path / "other" / "report.md").read_text().count("| all, batch | 2 |") == 2, "its numbers are there"
+    weights.write_bytes(whole)
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

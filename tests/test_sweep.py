@@ -85,6 +85,26 @@ def test_a_sweep_goes_on_with_what_failed(train: Train, tmp_path: Path):
     assert [row["state"] for row in index(tmp_path / "sweep")] == ["done", "done"]
 
 
+def test_a_mistaken_sweep_leaves_the_records_of_another(train: Train, tmp_path: Path):
+    assert train("-m", "seed=0,1", "hydra.sweep.dir=sweep").code == 0
+    before = index(tmp_path / "sweep")
+    ended = train("-m", "feed=batch", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert ended.err.count("holds a run with feed=recursive, not batch") >= 2
+    after = index(tmp_path / "sweep")
+    assert [row | {"error": ""} for row in after] == before
+    assert all("holds a run with" in row["error"] for row in after)
+    assert train("-m", "seed=0,1", "hydra.sweep.dir=sweep").code == 0
+    assert index(tmp_path / "sweep") == before
+
+
+def test_an_unknown_launcher_is_told(train: Train):
+    ended = train("-m", "hydra/launcher=nothing", "seed=0,1")
+    assert ended.code == 1
+    assert "unknown hydra/launcher=nothing; allowed: basic" in ended.err
+    assert "pip install 'deproj[sweeps]'" in ended.err
+
+
 def test_the_first_row_is_drawn_once_for_all_jobs(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import torch
 
@@ -125,6 +145,7 @@ def test_a_job_that_is_killed_is_told(launcher: str, caches: Path, tmp_path: Pat
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
     settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
     settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    settings += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")  # on one core it would start no process
     process = start(tmp_path, "-m", "trainer.max_epochs=1,1000", "trainer.patience=1000", *settings)
     wait_for((tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists, process)
     wait_for(lambda: index(tmp_path / "sweep")[0]["state"] == "done", process)
@@ -171,6 +192,7 @@ def test_a_signal_to_a_sweep_that_waits_for_its_jobs(launcher: str, caches: Path
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
     settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
     settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    settings += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")  # on one core it would start no process
     process = start(tmp_path, "-m", "seed=0", "trainer.max_epochs=1000", "trainer.patience=1000", *settings)
     wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
     (job,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "0" / ".lock") in locked(pid)]

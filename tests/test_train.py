@@ -282,6 +282,27 @@ class Twice(FeedMode):
 '''
 
 
+@pytest.mark.parametrize("path", ["plain/run-1_a.b", "jürgen/プロ", "x (old)", "a=b,c", "it's", "#1 & ~[2]", 'a"b'])
+def test_what_is_to_be_typed_is_read_back(path: str):
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from deproj.settings import typed
+
+    (argument,) = shlex.split(typed("resume", path))
+    assert OverridesParser.create().parse_override(argument).value() == path
+
+
+def test_captions_of_a_word_each_are_trained_on_without_measuring(train: Train, tmp_path: Path):
+    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(100)))
+    ended = train("data.prompts=tags.txt", "data.split=0", "evaluate=10", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    assert "The run won't be measured" in ended.out
+    assert (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
 def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "mine.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
