@@ -154,7 +154,8 @@ def wait(device: str) -> None:
 
 def cases(quick: bool, device: str) -> Iterator[Case]:
     """All that is measured, the plain loops first; `quick` leaves most of the real size out."""
-    for precision, kind in (("32", torch.float32), ("bf16", torch.bfloat16)):
+    kinds = {"32": torch.float32, "bf16": torch.bfloat16} | ({"16": torch.float16} if device == "cuda" else {})
+    for precision, kind in kinds.items():
         a, b = (torch.randn(2048, 2048, device=device).to(kind) for _ in range(2))
 
         def product(a: Tensor = a, b: Tensor = b) -> None:
@@ -210,7 +211,8 @@ def pixel_world(device: str) -> Iterator[Case]:
     yield counted("encode pixel | 100 captions", lambda: encoder(texts), len(texts), "text", device)
     renderer, states = Renderer(PIXEL, encoder.empty.states[0], device), encoder(SINGLE * 2).states
     name = f"draw pixel | 6 pictures, {PIXEL.steps} steps"
-    yield counted(name, lambda: renderer(states, range(6)), 6, "picture", device)
+    precision = "16" if renderer.dtype == torch.float16 else "32"
+    yield counted(name, lambda: renderer(states, range(6)), 6, "picture", device, precision)
 
 
 def real_encoder(device: str) -> Case:
@@ -223,7 +225,7 @@ def real_encoder(device: str) -> Case:
     return counted("encode real | 20 texts, random weights", lambda: model(input_ids=ids), len(ids), "text", device)
 
 
-def counted(name: str, function: Callable[[], Any], units: int, unit: str, device: str) -> Case:
+def counted(name: str, function: Callable[[], Any], units: int, unit: str, device: str, precision: str = "32") -> Case:
     with FlopCounterMode(display=False) as counter:
         function()
 
@@ -231,7 +233,7 @@ def counted(name: str, function: Callable[[], Any], units: int, unit: str, devic
         function()
         wait(device)
 
-    return Case(name, run, counter.get_total_flops() / units, units=units, unit=unit)
+    return Case(name, run, counter.get_total_flops() / units, precision, units=units, unit=unit)
 
 
 def measure(found: list[Case], rounds: int) -> None:
@@ -340,7 +342,7 @@ def main() -> int:
         if not args.out.parent.is_dir():
             raise UserError(f"--out {args.out}: there is no folder {args.out.parent}.")
         half = multiplies_bfloat16(args.device)
-        found = [case for case in cases(args.quick, args.device) if half or case.precision == "32"]
+        found = [case for case in cases(args.quick, args.device) if half or case.precision != "bf16"]
         measure(found, rounds)
         rows = rows_of(found)
         print(table(rows))

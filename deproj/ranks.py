@@ -160,11 +160,15 @@ def others(rank: Rank, work: Work) -> Iterator[None]:
             check(started, None)
             if rank.nodes > 1 and rank.node == 0:
                 print(f"Waiting at {rank.address}:{rank.port} for the other nodes ({rank.nodes} in all).", flush=True)
+        ended = threading.Event()
+        threading.Thread(target=watch, args=(started, ended), daemon=True).start()
         try:
             yield
         except RuntimeError:  # a connection that broke off, or this process's own mistake
             check(started, 5)
             raise
+        finally:
+            ended.set()
         part()
         for other in started:
             other.process.join(60)
@@ -208,6 +212,20 @@ class Other:
         return told if told is None else (UserError if told[0] else RuntimeError)(f"process {self.number}: {told[1]}")
 
 
+def watch(started: list[Other], ended: threading.Event, patience: float = 60) -> None:
+    """Ends this process with a word where another one has failed and this one still waits for it.
+
+    gloo breaks off by itself, and sooner. On GPUs of one machine NCCL may wait for its timeout, in a call that no exception ends.
+    """
+    while not ended.wait(1):
+        if any(other.process.exitcode not in (None, 0) for other in started) and not ended.wait(patience):
+            for other in started:
+                if (failure := other.failure(0)) is not None:
+                    print(f"error: {failure}", file=sys.stderr, flush=True)
+                other.process.kill()
+            os._exit(1)
+
+
 def check(started: list[Other], seconds: float | None) -> None:
     """Raises what ended one of the processes, the user's mistakes first."""
     if failures := [failure for other in started if (failure := other.failure(seconds)) is not None]:
@@ -238,4 +256,5 @@ def live(rank: Rank, work: Work, threads: int) -> None:
     except Exception as error:
         told = user_error_of(error)
         rank.link.send((told is not None, str(told) if told else f"{error!r}\n{traceback.format_exc()}"))
+        raise SystemExit(1) from None
         raise SystemExit(1) from None

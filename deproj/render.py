@@ -138,8 +138,6 @@ class Renderer:
 
         states = states.to(self.device, self.dtype)
         negative = self.empty.to(self.device, self.dtype)[None].expand(len(states), -1, -1)
-        if states.shape[1] < negative.shape[1]:  # guidance wants both of one shape
-            negative = negative[:, : states.shape[1]]
         hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
         drawn = self.pipe(
             prompt_embeds=states,

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,28 @@ def children(pid: int) -> list[int]:
     """The processes that a process has started by `multiprocessing`."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+HANGS = """
+import multiprocessing, os, signal, threading, time
+from deproj.ranks import Other, watch
+
+class Dies(Other):
+    def __init__(self):
+        self.number, (self.link, theirs) = 1, multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        self.process.start()
+        theirs.close()
+
+threading.Thread(target=watch, args=([Dies()], threading.Event(), 1), daemon=True).start()
+time.sleep(100)
+"""
+
+
+def test_a_process_that_waits_for_a_dead_one_ends():
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("error: process 1 was killed (signal 9); out of memory?\n")
 
 
 def test_two_processes_are_one_in_a_sweep_too(train: Train, caches: Path, tmp_path: Path):
