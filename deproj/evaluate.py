@@ -146,7 +146,7 @@ def main() -> int:
         if of_sd and (args.baseline or not all(map(exported, args.runs))):
             raise UserError(f"{of_sd[0]} is for models without a run; a run has its own.")
         if of_sd and (args.sd is None or args.captions is None):
-            raise UserError(f"{of_sd[0]} takes --sd and --captions, what the models were trained on, beside it.")
+            raise UserError("models of another Stable Diffusion take both --sd and --captions, what they were trained on.")
         if args.baseline:
             evaluate_baseline(args)
             return

@@ -95,8 +95,8 @@ def test_a_model_of_another_pipeline_is_measured_on_its_captions(tmp_path: Path,
     assert "fidelity" not in result["single"], "which is the pixel world's"
     (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(40)))
     for arguments, said in (
-        (["--sd", str(WEIGHTS)], "--sd takes --sd and --captions"),
-        (["--captions", "c.txt"], "--captions takes --sd"),
+        (["--sd", str(WEIGHTS)], "take both --sd and --captions"),
+        (["--captions", "c.txt"], "take both --sd and --captions"),
         (["--sd", str(WEIGHTS), "--captions", "tags.txt"], "two held-out prompts or more that a comma or a space divides"),
         (["--sd", str(WEIGHTS), "--captions", "c.txt", "--score-clip", "/nowhere"], "no CLIP at '/nowhere'"),
     ):

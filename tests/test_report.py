@@ -155,13 +155,18 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
     config = (sweep / "a1" / "config.yaml").read_text()
-    for old, new in (("precision: 32", "precision: bf16"), ("patience: 3", "patience: 4")):
+    own = "_target_: deproj.feed.Batch"
+    for old, new, told in (
+        ("precision: 32", "precision: bf16", "precision=bf16"),
+        ("patience: 3", "patience: 4", "trainer.patience=4"),
+        (own, f"{own}\n  share: 0.5", "feed.share=0.5"),
+    ):
         assert old in config
         (sweep / "a1" / "config.yaml").write_text(config.replace(old, new))
         labels = [setting.label for setting in collect([sweep])[0]]
         assert labels == [
             "all, batch",
-            f"all, batch, {'trainer.' * ('pat' in new)}{new.replace(': ', '=')}",
+            f"all, batch, {told}",
             "eos_onward, recursive",
         ]
 
