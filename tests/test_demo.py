@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import call
+from PIL import Image
 
-from deproj.demo import EXAMPLES, ROWS, Settings, expression_of_page
+from deproj.demo import EXAMPLES, ROWS, Settings, draw, expression_of_page
+from deproj.encoder import TextEncoder
 from deproj.errors import UserError
+from deproj.model import Deprojector
+from deproj.pipeline import DeprojectorPipeline
+from deproj.pixel import scenes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 START = Settings((EXAMPLES[0], "", "", ""), (1.0,) * (ROWS + 1), ("a", "b"), 0, 3.0)
@@ -46,6 +52,20 @@ def test_a_bad_link_is_the_start(query: str):
 def test_what_is_good_of_a_link_is_taken():
     assert Settings.of("prompt=cat&seed=7&guidance=x&weight=1", START) == replace(START, prompts=("cat", "", "", ""), seed=7)
     assert Settings.of("guidance=inf&seed=-1", START) == replace(START, guidance=15.0)
+
+
+def test_a_picture_is_embedded_in_each_models_own_way(encoder: TextEncoder):
+    photo = Image.fromarray(scenes.draw(scenes.sample(1, np.random.default_rng(5)))[0])
+    bare = Deprojector.from_pretrained("all-batch", encoder)
+    bare.distance = None  # as a converted one
+    first = DeprojectorPipeline.from_pretrained("pixel", bare)
+    pipes = {"bare": first, "all": first.with_model(Deprojector.from_pretrained("all-batch", first.encoder))}
+    settings = Settings(("", "", "", ""), (1.0,) * 5, ("bare", "all"), 0, 3.0)
+    both, _ = draw(pipes, settings, photo)
+    alone, _ = draw({"all": pipes["all"]}, replace(settings, models=("all",)), photo)
+    bare_picture, own, expected = (np.asarray(image, int) for image in (both["bare"], both["all"], alone["all"]))
+    assert np.abs(own - expected).max() <= 2
+    assert np.abs(own - bare_picture).max() > 20
 
 
 def test_rows_are_weighed_and_summed():
