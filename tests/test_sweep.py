@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,3 +244,18 @@ def test_slurm_differs_from_processes_in_name_and_resources_only(train: Train, t
     ended = train("-m", "seed=0,1", "hydra/launcher=slurm", "hydra.sweep.dir=sweep")
     assert ended.code == 1
     assert "hydra/launcher=processes is the same without it" in ended.err
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a SLURM here, which would start the jobs")
+def test_no_slurm_is_told_and_not_confused_with_a_job_that_died(train: Train, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    ended = train("-m", "hydra/launcher=slurm", "seed=0,1")
+    assert ended.code == 1
+    assert ended.err == "error: there is no SLURM here (no srun); hydra/launcher=processes is the same without it.\n"
+
+    def died(*_: object, **__: object) -> None:
+        raise RuntimeError("Job 17 has not produced any output; stderr:\nsrun: error: node07: task 0: Out Of Memory")
+
+    monkeypatch.setattr("deproj.train.job", died)
+    with pytest.raises(RuntimeError, match="Out Of Memory"):
+        train("-m", "hydra/launcher=slurm", "seed=0,1")
