@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,7 @@ def main() -> int:
         rows = numbers(found, against)
         args.out.mkdir(parents=True, exist_ok=True)
         drawn = draw(found, left_out, args.seeds, args.out) if args.seeds else []
-        said = "python -m deproj.report " + " ".join(f'"{a}"' if " " in a else a for a in sys.argv[1:])
+        said = shlex.join(["python", "-m", "deproj.report", *sys.argv[1:]])
         figures = {
             "Fidelity against noise": scatter(found, rows),
             "Where in the sequence the error is": by_place(found),

@@ -126,14 +126,19 @@ def test_the_first_row_is_drawn_once_for_all_jobs(train: Train, tmp_path: Path, 
     assert len(list(cache.glob("*/header.json"))) == 2, "training and held-out samples encoded once"
 
 
+def launched(launcher: str, caches: Path) -> list[str]:
+    """Settings of a small sweep in the folder ``sweep``, whose jobs a launcher starts."""
+    if launcher != "basic":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
+    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
+    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
+    return settings + ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")  # on one core it would start no process
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "processes"])
 def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: Path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
-    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "trainer.progress=false"]
-    settings += [f"data.cache={caches}", "render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
-    if launcher == "joblib":
-        settings.append("hydra.launcher.n_jobs=2")
-    command = [sys.executable, "-m", "deproj.train", "-m", "seed=0,1", "optimizer.learning_rate=1e-3,-1", *settings]
+    settings = ["seed=0,1", "optimizer.learning_rate=1e-3,-1", "trainer.max_epochs=1", *launched(launcher, caches)]
+    command = [sys.executable, "-m", "deproj.train", "-m", *settings]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert ended.returncode == 1, ended.stderr
     rows = index(tmp_path / "sweep")
@@ -143,10 +148,7 @@ def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: P
 
 @pytest.mark.parametrize("launcher", ["joblib", "processes"])
 def test_a_job_that_is_killed_is_told(launcher: str, caches: Path, tmp_path: Path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
-    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
-    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
-    settings += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")  # on one core it would start no process
+    settings = launched(launcher, caches)
     process = start(tmp_path, "-m", "trainer.max_epochs=1,1000", "trainer.patience=1000", *settings)
     wait_for((tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists, process)
     wait_for(lambda: index(tmp_path / "sweep")[0]["state"] == "done", process)
@@ -176,9 +178,7 @@ def locked(pid: int) -> set[Path]:
 
 
 def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
-    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
-    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", "trainer.max_epochs=1000", "trainer.patience=1000"]
-    process = start(tmp_path, "-m", "seed=0,1", *settings)
+    process = start(tmp_path, "-m", "seed=0,1", "trainer.max_epochs=1000", "trainer.patience=1000", *launched("basic", caches))
     wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
@@ -190,10 +190,7 @@ def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("launcher", ["joblib", "processes"])
 def test_a_signal_to_a_sweep_that_waits_for_its_jobs(launcher: str, caches: Path, tmp_path: Path):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'sweeps' is not installed")
-    settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.progress=false", f"data.cache={caches}"]
-    settings += ["render=off", "evaluate=0", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
-    settings += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")  # on one core it would start no process
+    settings = launched(launcher, caches)
     process = start(tmp_path, "-m", "seed=0", "trainer.max_epochs=1000", "trainer.patience=1000", *settings)
     wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
     (job,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "0" / ".lock") in locked(pid)]
