@@ -26,19 +26,22 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from deproj.cache import Rows
-from deproj.data import EpochOrder, sorting_pays
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError, run_command
+from deproj.clip.encoder import TextEncoder
+from deproj.data.batches import EpochOrder, sorting_pays
+from deproj.data.cache import Rows
+from deproj.data.prompts import SINGLE
+from deproj.data.sources import GrammarPrompts
+from deproj.draw.renderer import Renderer
+from deproj.draw.stable_diffusion import SdSettings
 from deproj.feed import Batch, FeedMode, Recursive
-from deproj.files import write_whole
-from deproj.graphs import GraphedFeed
-from deproj.model import Deprojector, LSTMConfig, LSTMDeprojector
-from deproj.module import DeprojectorModule, weighted_loss
-from deproj.prompts import SINGLE, GrammarPrompts
-from deproj.render import Renderer, SdSettings
-from deproj.run import machine, multiplies_bfloat16
+from deproj.model.base import Deprojector
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.process.errors import UserError, run_command
+from deproj.process.files import write_whole
+from deproj.process.machine import machine, multiplies_bfloat16
 from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
+from deproj.training.graphs import GraphedFeed
+from deproj.training.module import DeprojectorModule, weighted_loss
 
 __all__ = ["PlainLoop"]
 
@@ -56,7 +59,7 @@ PIXEL = SdSettings("pixel", "pixel", "pixel", 20, 3.0, True, "grammar", 10_000)
 
 
 class PlainLoop(LSTMDeprojector):
-    """The equations of `deproj.model` as a loop of cells under autograd: what the recurrence is held against."""
+    """The equations of `deproj.model.lstm` as a loop of cells under autograd: what the recurrence is held against."""
 
     kind = "lstm_plain_loop"
 

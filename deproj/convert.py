@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deproj.errors import UserError, run_command
+from deproj.process.errors import UserError, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deproj.model import LSTMDeprojector
+    from deproj.model.lstm import LSTMDeprojector
 
 __all__ = ["convert"]
 
@@ -112,7 +112,7 @@ def convert(source: str | Path) -> LSTMDeprojector:
     """
     import torch
 
-    from deproj.model import LSTMConfig, LSTMDeprojector
+    from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 
     source = Path(source)
     config, weights = read(source)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from deproj.errors import UserError, run_command
-from deproj.hub import shipped
+from deproj.model.store import shipped
+from deproj.process.errors import UserError, run_command
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -257,10 +257,10 @@ def main() -> int:
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
-        from deproj.images import open_pictures
-        from deproj.model import Deprojector
+        from deproj.clip.images import open_pictures
+        from deproj.model.base import Deprojector
         from deproj.pipeline import DeprojectorPipeline
-        from deproj.run import quiet_libraries
+        from deproj.process.quiet import quiet_libraries
 
         quiet_libraries()
         print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)

@@ -1,6 +1,6 @@
 """Measures runs and baselines: ``python -m deproj.evaluate RUN...`` or ``--baseline ridge --selection eos_onward``.
 
-What is measured stands in `deproj.metrics`, how in `deproj.evaluator`.
+What is measured stands in `deproj.measure.metrics`, how in `deproj.measure.evaluator`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deproj.errors import UserError, run_command
-from deproj.files import write_whole
-from deproj.run import build, finished, open_source, quiet_libraries
-from deproj.settings import compose_config, foreign_classes, read_config, settings
+from deproj.data.open import open_source
+from deproj.process.errors import UserError, run_command
+from deproj.process.files import write_whole
+from deproj.process.quiet import quiet_libraries
+from deproj.settings.build import build
+from deproj.settings.compose import compose_config, read_config
+from deproj.settings.nodes import foreign_classes, settings
+from deproj.training.run import finished
 
 if TYPE_CHECKING:
-    from deproj.evaluator import Evaluator
+    from deproj.measure.evaluator import Evaluator
     from deproj.selection import TokenSelection
 
 __all__: list[str] = []
@@ -29,10 +33,11 @@ def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | Non
     """The evaluator of a run's settings."""
     import torch
 
-    from deproj.encoder import TextEncoder
-    from deproj.evaluator import Evaluator, evaluation_prompts, prompts_of_file
-    from deproj.hub import reach
-    from deproj.render import Renderer, SdSettings
+    from deproj.clip.encoder import TextEncoder
+    from deproj.draw.renderer import Renderer
+    from deproj.draw.stable_diffusion import SdSettings
+    from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_file
+    from deproj.process.hub import reach
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sd = settings(SdSettings, config["sd"], "sd")
@@ -158,10 +163,10 @@ def main() -> int:
 
 
 def evaluate_runs(args: argparse.Namespace) -> None:
-    from deproj.hub import locate_model
-    from deproj.model import Deprojector
+    from deproj.measure.results import describe
+    from deproj.model.base import Deprojector
+    from deproj.model.store import locate_model
     from deproj.pipeline import selection_of
-    from deproj.results import describe
     from deproj.selection import TokenSelection
 
     quiet_libraries()
@@ -203,8 +208,8 @@ def evaluate_runs(args: argparse.Namespace) -> None:
 
 
 def evaluate_baseline(args: argparse.Namespace) -> None:
-    from deproj.baselines import BASELINES
-    from deproj.data import SamplesModule
+    from deproj.data.batches import SamplesModule
+    from deproj.measure.baselines import BASELINES
     from deproj.selection import TokenSelection
 
     quiet_libraries()

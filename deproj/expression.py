@@ -32,13 +32,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from deproj.errors import UserError
+from deproj.process.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from deproj.encoder import TextEncoder
+    from deproj.clip.encoder import TextEncoder
 
 __all__ = [
     *("Atom", "Expression", "Named", "Picture", "PictureEmbedder", "Text", "Vector"),
@@ -152,7 +152,7 @@ class Expression:
         for name in self.names:
             if not isinstance(pictures[name], Image.Image):
                 kind = type(pictures[name]).__name__
-                raise UserError(f"<{name}> is a PIL picture; got a {kind}. deproj.images.open_picture reads a file.")
+                raise UserError(f"<{name}> is a PIL picture; got a {kind}. deproj.clip.images.open_picture reads a file.")
         terms = ((w, Picture(pictures[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
         return Expression(tuple(terms))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from deproj.model import Deprojector
+    from deproj.model.base import Deprojector
 
 __all__ = ["Batch", "FeedMode", "Recursive"]
 

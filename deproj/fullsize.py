@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deproj.errors import UserError, run_command
+from deproj.process.errors import UserError, run_command
 
 __all__ = ["Shapes", "make"]
 
@@ -72,7 +72,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
     import torch
 
-    from deproj.encoder import quiet_transformers
+    from deproj.clip.encoder import quiet_transformers
 
     torch.manual_seed(seed)
     unfinished = parent / f".{out.name}.unfinished"

@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deproj.errors import UserError, run_command
 from deproj.expression import Expression, Named, between, parse
+from deproj.process.errors import UserError, run_command
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from deproj.draw.stable_diffusion import SdSettings
     from deproj.pipeline import DeprojectorPipeline
-    from deproj.render import SdSettings
 
 __all__: list[str] = []
 
@@ -56,7 +56,7 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
 
 def named_pictures(paths: list[Path]) -> dict[str, Image]:
     """Pictures by their files' names."""
-    from deproj.images import open_picture
+    from deproj.clip.images import open_picture
 
     pictures: dict[str, Image] = {}
     for path in paths:
@@ -81,9 +81,10 @@ def sd_of(args: argparse.Namespace) -> SdSettings:
     """The Stable Diffusion that is named, or the run's own, or the pixel world."""
     from dataclasses import replace
 
+    from deproj.draw.stable_diffusion import SdSettings
     from deproj.pipeline import sd_settings
-    from deproj.render import SdSettings
-    from deproj.settings import read_config, settings
+    from deproj.settings.compose import read_config
+    from deproj.settings.nodes import settings
 
     config = Path(args.model) / "config.yaml"
     if args.sd is None and config.is_file():
@@ -195,10 +196,10 @@ def generate(args: argparse.Namespace) -> None:
 
     import torch
 
-    from deproj.images import open_pictures
+    from deproj.clip.images import open_pictures
+    from deproj.draw.sheets import save_image
     from deproj.pipeline import DeprojectorPipeline
-    from deproj.render import save_image
-    from deproj.run import quiet_libraries
+    from deproj.process.quiet import quiet_libraries
 
     quiet_libraries()
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -243,7 +244,7 @@ def generate(args: argparse.Namespace) -> None:
 
 def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], args: argparse.Namespace) -> Image:
     """Some of the pictures side by side, with the row of the true states where there is one."""
-    from deproj.render import sheet
+    from deproj.draw.sheets import sheet
 
     rows = {} if above is None else {"no deprojector" + (", states mixed" if args.between else ""): above[part]}
     own = "deprojected" if args.strength == 1 else f"deprojected, strength {args.strength:g}"

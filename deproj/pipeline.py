@@ -24,16 +24,19 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from deproj.distance import FAR
-from deproj.encoder import LOAD_ERRORS, TextEncoder, first_line
-from deproj.errors import UserError
+from deproj.clip.distance import FAR
+from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
+from deproj.clip.images import ImageEncoder
+from deproj.draw.renderer import Renderer
+from deproj.draw.stable_diffusion import SdSettings
 from deproj.expression import Expression, Text, embed, expression_of
-from deproj.images import ImageEncoder
-from deproj.model import Deprojector
-from deproj.render import Renderer, SdSettings
-from deproj.run import build
+from deproj.model.base import Deprojector
+from deproj.process.errors import UserError
 from deproj.selection import PLACES, TokenSelection
-from deproj.settings import CONF, foreign_classes, read_config, settings
+from deproj.settings.build import build
+from deproj.settings.compose import read_config
+from deproj.settings.nodes import foreign_classes, settings
+from deproj.settings.shipped import CONF
 
 __all__ = ["DeprojectorPipeline", "sd_settings"]
 
@@ -327,7 +330,7 @@ def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
         raise UserError(f"an embedding is a tensor, (D,) or (B, D); got a {type(embedding).__name__}.")
     for one in image if isinstance(image, (list, tuple)) else [image]:
         if one is not None and not isinstance(one, Image):
-            raise UserError(f"an image is a PIL picture; got a {type(one).__name__}. deproj.images.open_picture reads a file.")
+            raise UserError(f"an image is a PIL picture; got a {type(one).__name__}; deproj.clip.images.open_picture reads one.")
     given = [one for one in (prompt, embedding, image) if one is not None]
     if len(given) != 1:
         raise UserError(

@@ -1,7 +1,7 @@
 """Trains a deprojector: ``python -m deproj.train selection=eos_onward feed=recursive``.
 
 A Hydra application; ``--help`` lists the settings. Here they are composed, checked against a run that is there
-already, and handed to `deproj.run`.
+already, and handed to `deproj.training.run`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deproj.errors import UserError, run_command, user_error_of
-from deproj.files import alone
-from deproj.interruption import Interrupted, Interruption
-from deproj.ranks import node_number
-from deproj.run import run
-from deproj.settings import CONF, GROUPS, SHIPPED, differences, explain, foreign_classes, read_config, typed, unknown
-from deproj.sweep import INDEX, SweepStart, note, refuse, tell
+from deproj.process.errors import UserError, run_command, user_error_of
+from deproj.process.files import alone
+from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.ranks import node_number
+from deproj.settings.compose import differences, read_config
+from deproj.settings.messages import explain, typed, unknown
+from deproj.settings.nodes import foreign_classes
+from deproj.settings.shipped import CONF, GROUPS, SHIPPED
+from deproj.training.run import run
+from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
 
 __all__ = ["main"]
 

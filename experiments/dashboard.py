@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from deproj.errors import UserError, run_command
+from deproj.process.errors import UserError, run_command
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
@@ -36,8 +36,8 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    from deproj.loggers import picture_name
-    from deproj.prompts import COMPOSED, SINGLE
+    from deproj.data.prompts import COMPOSED, SINGLE
+    from deproj.training.dashboards import picture_name
 
     step = "trainer/global_step"
 

@@ -12,15 +12,17 @@ import sys
 from pathlib import Path
 
 from deproj.bench import PIXEL
-from deproj.callbacks import PROMPTS, SEEDS
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError, run_command
-from deproj.files import write_checksums
-from deproj.hub import SHIPPED
-from deproj.model import Deprojector
-from deproj.render import Renderer, save_image, sheet
-from deproj.results import describe
-from deproj.run import finished, quiet_libraries
+from deproj.clip.encoder import TextEncoder
+from deproj.draw.renderer import Renderer
+from deproj.draw.sheets import save_image, sheet
+from deproj.measure.results import describe
+from deproj.model.base import Deprojector
+from deproj.model.store import SHIPPED
+from deproj.process.errors import UserError, run_command
+from deproj.process.files import write_checksums
+from deproj.process.quiet import quiet_libraries
+from deproj.training.callbacks import PROMPTS, SEEDS
+from deproj.training.run import finished
 
 RUNS = {
     "all-batch": "ignored_states/all-batch-0",

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from deproj.distance import EmbeddingDistance
-from deproj.encoder import TextEncoder
+from deproj.clip.distance import EmbeddingDistance
+from deproj.clip.encoder import TextEncoder
+from deproj.data.mix import Mix, Sample
+from deproj.data.sources import GrammarPrompts
 from deproj.pixel import WEIGHTS
-from deproj.prompts import GrammarPrompts, Mix, Sample
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from deproj import convert as command
 from deproj.convert import FLAGS, NAMES, convert
-from deproj.errors import UserError
-from deproj.model import LSTMConfig, LSTMDeprojector
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.process.errors import UserError
 
 BACK = {ours: theirs for theirs, ours in NAMES.items()}
 

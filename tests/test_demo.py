@@ -17,12 +17,12 @@ import pytest
 from conftest import call
 from PIL import Image
 
+from deproj.clip.encoder import TextEncoder
 from deproj.demo import EXAMPLES, ROWS, Settings, draw, expression_of_page
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError
-from deproj.model import Deprojector
+from deproj.model.base import Deprojector
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import scenes
+from deproj.process.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 START = Settings((EXAMPLES[0], "", "", ""), (1.0,) * (ROWS + 1), ("a", "b"), 0, 3.0)

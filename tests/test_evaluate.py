@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Ended, call
 
-from deproj.combine import Ensemble
-from deproj.encoder import TextEncoder
-from deproj.model import Deprojector, LSTMDeprojector
+from deproj.clip.encoder import TextEncoder
+from deproj.model.base import Deprojector
+from deproj.model.combine import Ensemble
+from deproj.model.lstm import LSTMDeprojector
 from deproj.pixel import WEIGHTS
 
 Train = Callable[..., Ended]

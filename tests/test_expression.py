@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError
+from deproj.clip.encoder import TextEncoder
+from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.expression import (
     Expression,
     Named,
@@ -24,7 +24,7 @@ from deproj.expression import (
     text,
     vector,
 )
-from deproj.prompts import COMPOSED, SINGLE
+from deproj.process.errors import UserError
 
 ATOMS = ("cat", "1girl", "red hair", "a:b", "-x", "", " padded ", 'quo"te', "back\\slash", "café (noir)", "日本", "<y>", "a@b|c")
 

@@ -14,9 +14,9 @@ import torch
 from conftest import Ended, call
 
 from deproj import fullsize
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError
+from deproj.clip.encoder import TextEncoder
 from deproj.fullsize import Shapes, main, make, make_tokenizer
+from deproj.process.errors import UserError
 
 SMALL = Shapes(
     vocabulary=700,

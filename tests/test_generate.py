@@ -13,9 +13,9 @@ import torch
 from conftest import Ended, call
 from PIL import Image
 
-from deproj.distance import EmbeddingDistance
-from deproj.encoder import TextEncoder
-from deproj.model import LSTMConfig, LSTMDeprojector
+from deproj.clip.distance import EmbeddingDistance
+from deproj.clip.encoder import TextEncoder
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.pixel.scenes import draw, sample
 
 Generate = Callable[..., Ended]

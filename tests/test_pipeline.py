@@ -15,15 +15,15 @@ import torch
 from conftest import Ended
 from PIL import Image
 
-from deproj.distance import EmbeddingDistance
-from deproj.encoder import TextEncoder
-from deproj.errors import UserError
+from deproj.clip.distance import EmbeddingDistance
+from deproj.clip.encoder import TextEncoder
+from deproj.clip.images import ImageEncoder, open_picture, open_pictures
+from deproj.data.prompts import SINGLE
 from deproj.expression import mean, parse, picture, text
-from deproj.images import ImageEncoder, open_picture, open_pictures
-from deproj.model import LSTMDeprojector
+from deproj.model.lstm import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel.scenes import draw, sample
-from deproj.prompts import SINGLE
+from deproj.process.errors import UserError
 from deproj.selection import EosOnward
 
 
@@ -271,7 +271,7 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({"embedding": torch.zeros(1, 1, 128)}, r"\(D,\) or \(B, D\)"),
         ({"embedding": torch.full((128,), float("nan"))}, "NaN"),
         ({"embedding": "cat"}, "an embedding is a tensor"),
-        ({"image": "photo.png"}, r"an image is a PIL picture; got a str\. deproj\.images\.open_picture reads"),
+        ({"image": "photo.png"}, r"an image is a PIL picture; got a str; deproj.clip.images\.open_picture reads"),
         ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture; got a Tensor"),
         ({"prompt": "<photo>"}, "no picture is named <photo>"),
         ({"prompt": "<photo>", "pictures": {"photo": "photo.png"}}, "<photo> is a PIL picture; got a str"),
@@ -317,7 +317,7 @@ def test_another_model_takes_pictures_in_its_own_way(pipe: DeprojectorPipeline, 
 
 
 def test_a_model_of_another_width_or_world_is_refused(encoder: TextEncoder, pipe: DeprojectorPipeline, tmp_path: Path):
-    from deproj.model import LSTMConfig
+    from deproj.model.lstm import LSTMConfig
 
     narrow = LSTMDeprojector(LSTMConfig(64, 96))
     narrow.save_pretrained(tmp_path / "narrow")

@@ -13,9 +13,9 @@ from conftest import Ended, call
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from deproj.errors import UserError
-from deproj.model import Deprojector
+from deproj.model.base import Deprojector
 from deproj.pipeline import DeprojectorPipeline
+from deproj.process.errors import UserError
 
 Train = Callable[..., Ended]
 
@@ -101,7 +101,7 @@ def test_a_runs_config_builds_no_class_of_its_own(place: str, train: Train, run:
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report"])
+@pytest.mark.parametrize("command", ["evaluate", "report.__main__"])
 def test_a_measured_run_builds_no_class_of_its_own(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -14,9 +14,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
-from deproj.encoder import TextEncoder
-from deproj.model import Deprojector, LSTMDeprojector, MLPDeprojector
-from deproj.settings import CONF
+from deproj.clip.encoder import TextEncoder
+from deproj.model.base import Deprojector
+from deproj.model.lstm import LSTMDeprojector
+from deproj.model.mlp import MLPDeprojector
+from deproj.settings.shipped import CONF
 
 Train = Callable[..., Ended]
 
@@ -288,7 +290,7 @@ def test_what_is_to_be_typed_is_read_back(path: str):
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from deproj.settings import typed
+    from deproj.settings.messages import typed
 
     (argument,) = shlex.split(typed("resume", path))
     assert OverridesParser.create().parse_override(argument).value() == path

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deproj.files import intact
+from deproj.process.files import intact
 
 #: The shipped diffusers pipeline folder.
 WEIGHTS = Path(__file__).parent / "weights"

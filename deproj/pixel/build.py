@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deproj.files import write_checksums
 from deproj.pixel import WEIGHTS, grammar, parts, scenes
 from deproj.pixel.reader import Reader
 from deproj.pixel.training import Rng, fit
+from deproj.process.files import write_checksums
 
 STAGES = ("tokenizer", "clip", "reader", "vae", "unet")
 

@@ -2,8 +2,8 @@
 
 Reads the evaluations that lie in ``experiments/*/runs``. A claim says that one setting is better than another; it is put to
 four tests, fidelity and conditioning error of single and of composed prompts, each the paired difference of the two settings
-over the same prompts and seeds (`deproj.compare.difference`). A test speaks for the claim where the 95 % interval leaves out 0
-in the claimed direction, against it where it leaves it out in the other. A claim
+over the same prompts and seeds (`deproj.measure.compare.difference`). A test speaks for the claim where the 95 % interval leaves
+out 0 in the claimed direction, against it where it leaves it out in the other. A claim
 
     holds            where all of its tests speak for it,
     holds in part    where some do and none against it,
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deproj.compare import Estimate, difference, estimate
-from deproj.results import Setting, collect
+from deproj.measure.compare import Estimate, difference, estimate
+from deproj.measure.results import Setting, collect
 
 HERE = Path(__file__).resolve().parents[1]
 TESTS = (("fidelity", 1), ("conditioning error", -1))

@@ -19,18 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deproj.combine import Ensemble, LengthHead, Splice
-from deproj.compare import difference, estimate
-from deproj.data import SamplesModule
-from deproj.errors import UserError, run_command
+from deproj.data.batches import SamplesModule
+from deproj.data.open import open_source
+from deproj.data.prompts import plain
 from deproj.evaluate import evaluator_of
-from deproj.evaluator import Evaluator
-from deproj.files import write_whole
-from deproj.model import Deprojector
-from deproj.prompts import plain
-from deproj.run import open_source, quiet_libraries
+from deproj.measure.compare import difference, estimate
+from deproj.measure.evaluator import Evaluator
+from deproj.model.base import Deprojector
+from deproj.model.combine import Ensemble, LengthHead, Splice
+from deproj.process.errors import UserError, run_command
+from deproj.process.files import write_whole
+from deproj.process.quiet import quiet_libraries
 from deproj.selection import AllTokens, EosOnward, TokenSelection
-from deproj.settings import read_config
+from deproj.settings.compose import read_config
 
 HERE = Path(__file__).parent
 FIXED = 10

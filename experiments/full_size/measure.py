@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from deproj.bench import Training
-from deproj.encoder import TextEncoder
+from deproj.clip.encoder import TextEncoder
 from deproj.feed import Recursive
 from deproj.selection import EosOnward
 

@@ -21,17 +21,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from deproj.compare import difference, estimate
-from deproj.errors import UserError, run_command
+from deproj.clip.images import HOLD, ImageEncoder
+from deproj.draw.sheets import save_image, sheet
 from deproj.expression import embed, picture, text
-from deproj.images import HOLD, ImageEncoder
-from deproj.metrics import Measure
+from deproj.measure.compare import difference, estimate
+from deproj.measure.metrics import Measure
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import WEIGHTS
 from deproj.pixel.reader import Reader
 from deproj.pixel.scenes import ATTRIBUTES, draw, sample
-from deproj.render import save_image, sheet
-from deproj.run import quiet_libraries
+from deproj.process.errors import UserError, run_command
+from deproj.process.quiet import quiet_libraries
 
 HERE = Path(__file__).parent
 COLOURS = ATTRIBUTES["hair"]
@@ -49,7 +49,7 @@ Key = dict[str, str]
 
 
 class Measured:
-    """Measures of one run's pictures, as `deproj.compare` takes them."""
+    """Measures of one run's pictures, as `deproj.measure.compare` takes them."""
 
     def __init__(self, **measures: Measure) -> None:
         raw = {name: [measure.above.tolist(), measure.below.tolist()] for name, measure in measures.items()}

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from deproj.bench import PIXEL
-from deproj.encoder import TextEncoder
+from deproj.clip.encoder import TextEncoder
+from deproj.draw.renderer import Renderer
 from deproj.pixel import WEIGHTS
 from deproj.pixel.grammar import asked, held_out_prompts
 from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
-from deproj.render import Renderer
 
 PROMPTS = 120
 AMOUNTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)

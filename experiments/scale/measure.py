@@ -31,7 +31,7 @@ def measure(size: int, keep: str, folder: Path) -> dict[str, Any]:
         keep: one of `KEEPS`.
         folder: for the prompts, the cache and the run.
     """
-    from deproj.prompts import GrammarPrompts
+    from deproj.data.sources import GrammarPrompts
 
     prompts, here = folder / f"{size}.txt", folder / f"{size}-{keep.replace(', ', '-').replace(' ', '-')}"
     if not prompts.exists():

@@ -1,0 +1,263 @@
+"""The text encoder: texts to states, embedding and length; the projection and its inverse.
+
+States are the encoder's last hidden state after its final layer norm, with no attention mask, as
+Stable Diffusion 1.x takes them. The embedding is the state at the first EOS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from deproj.process.errors import UserError
+from deproj.process.hub import reach
+from deproj.selection import PLACES
+
+#: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
+
+__all__ = ["LOAD_ERRORS", "Encoded", "TextEncoder", "locate"]
+
+
+def locate(pipeline: str | Path) -> str:
+    """A pipeline's local folder or hub id; the name ``pixel`` is the world that ships with the package.
+
+    Raises:
+        UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, and a hub id that is
+            neither on the Hub nor downloaded.
+    """
+    if str(pipeline) == "pixel":
+        from deproj.pixel import world
+
+        pipeline = world()
+    folder = Path(pipeline)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
+    if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
+        raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
+    reach(str(pipeline), "model_index.json", "pipeline")
+    return str(pipeline)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """B encoded texts.
+
+    Attributes:
+        states: (B, 77, D).
+        embedding: the state at the first EOS, (B, D).
+        length: tokens, SOS and EOS counted, (B,) int64, 2 to 77.
+        truncated: whether a text was longer and has been cut to 77 tokens, (B,) bool.
+    """
+
+    states: Tensor
+    embedding: Tensor
+    length: Tensor
+    truncated: Tensor
+
+
+class TextEncoder:
+    """A pipeline's tokenizer and text encoder, and CLIP's text projection where one is known.
+
+    Attributes:
+        width: D.
+        final_norm: the encoder's final layer norm.
+        sos: the state at SOS, (D,): the same for every text, since the encoder is causal.
+        empty: the encoded empty prompt (B = 1).
+        projection: W, (D, D), or None; `deprojection` is its inverse.
+        hash: of the tokenizer's vocabulary and the text weights in float16, so that copies of one
+            encoder saved in either precision have the same.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, projection: Tensor | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.model: Any = model
+        self.model.eval().requires_grad_(False)
+        self.width = int(self.model.config.hidden_size)
+        self.final_norm: nn.LayerNorm = find_final_norm(self.model)
+        self.projection = projection
+        self.deprojection = None if projection is None else invert(projection)
+        self.hash = hash_encoder(tokenizer, model)
+        self.empty = self([""])
+        self.sos = self.empty.states[0, 0].clone()
+
+    @classmethod
+    def from_pretrained(
+        cls, pipeline: str | Path, clip: str | Path | None = None, device: str | torch.device = "cpu"
+    ) -> TextEncoder:
+        """Loads the text encoder of a pipeline, in float32.
+
+        Args:
+            pipeline: local folder or hub id of any Stable Diffusion 1.x, or ``pixel``.
+            clip: folder or hub id of the CLIP it comes from, for its text projection. Its text
+                weights must be the pipeline's own, to float16 precision.
+
+        Raises:
+            UserError: for a folder that is no pipeline, a CLIP without a text projection, or one
+                whose text weights are not the pipeline's.
+        """
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        where = locate(pipeline)
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
+            with quiet_transformers():
+                model, info = CLIPTextModel.from_pretrained(
+                    where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True
+                )
+        except LOAD_ERRORS as error:
+            raise UserError(f"no CLIP text encoder at {where!r}: {first_line(error)}") from None
+        if info["missing_keys"]:
+            raise UserError(f"the text encoder of {where!r} is incomplete: {sorted(info['missing_keys'])[0]} is missing.")
+        projection = None if clip is None else load_projection(clip, model)
+        return cls(tokenizer, model.to(device), None if projection is None else projection.to(device))
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Tensor]:
+        """Token ids of each text, SOS and EOS included, cut to 77, and which were cut, (B,) bool."""
+        if isinstance(texts, str):
+            raise UserError("texts are a list of strings; got one string.")
+        ids = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
+        cut = torch.tensor([len(row) > PLACES for row in ids], dtype=torch.bool)
+        return [row if len(row) <= PLACES else [*row[: PLACES - 1], self.tokenizer.eos_token_id] for row in ids], cut
+
+    def run(self, ids: list[list[int]], places: int) -> tuple[Tensor, Tensor]:
+        """States (B, places, D) and lengths (B,) of token ids, padded to `places`."""
+        device = self.model.device
+        padded = torch.full((len(ids), places), self.tokenizer.pad_token_id, dtype=torch.long)
+        for row, tokens in zip(padded, ids, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens)
+        states = self.model(input_ids=padded.to(device)).last_hidden_state
+        return states, torch.tensor([len(tokens) for tokens in ids], device=device)
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Encoded:
+        """Encodes texts; those over 77 tokens are truncated as CLIP does, keeping EOS last."""
+        ids, cut = self.tokenize(texts)
+        states, length = self.run(ids, PLACES)
+        return Encoded(states, states[torch.arange(len(ids), device=states.device), length - 1], length, cut)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings alone, (B, D): the encoder is causal, so nothing after the longest text's EOS is computed."""
+        ids, _ = self.tokenize(texts)
+        states, length = self.run(ids, max(map(len, ids)))
+        return states[torch.arange(len(ids), device=states.device), length - 1]
+
+    def compose(self, prompts: Sequence[str], mean: bool = False) -> Tensor:
+        """Embeddings of composed prompts, (B, D): each chunk between commas embedded by itself, the
+        differences to the empty prompt added, sum(e_i - e0) + e0. Without a comma: the prompt's own.
+
+        Args:
+            mean: take the mean of the chunks' embeddings instead.
+        """
+        empty = self.empty.embedding[0]
+        composed = []
+        for prompt in prompts:
+            chunks = [chunk for part in prompt.split(",") if (chunk := part.strip())]
+            if not chunks:
+                composed.append(empty)
+                continue
+            each = self.embed(chunks)
+            composed.append(each.mean(0) if mean else (each - empty).sum(0) + empty)
+        return torch.stack(composed)
+
+    def project(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, D) into the space shared with images: e Wᵀ."""
+        if self.projection is None:
+            raise UserError("no CLIP projection is known: load the encoder with clip set.")
+        return embedding @ self.projection.T
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from listing the image encoder's weights as unexpected, and from a progress bar for
+    a second's work. What is missing is checked by us."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def find_final_norm(model: Any) -> nn.LayerNorm:
+    # transformers flattened CLIPTextModel in 5.6; before that the norm sat in .text_model
+    inner = getattr(model, "text_model", model)
+    norm: nn.LayerNorm = inner.final_layer_norm
+    return norm
+
+
+def text_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The text tower's weights under names that don't depend on the transformers version."""
+    return {name.removeprefix("text_model."): value for name, value in model.state_dict().items() if "position_ids" not in name}
+
+
+def hash_encoder(tokenizer: Any, model: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
+    for name, value in sorted(text_weights(model).items()):
+        digest.update(name.encode())
+        digest.update(value.detach().half().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def invert(projection: Tensor) -> Tensor:
+    """W⁻¹, computed in float64."""
+    rows, columns = projection.shape
+    if rows != columns:
+        raise UserError(f"CLIP's text projection is {rows} x {columns}; only a square one has an inverse.")
+    inverse, failed = torch.linalg.inv_ex(projection.double())
+    if failed:
+        raise UserError("CLIP's text projection has no inverse (it is singular).")
+    return inverse.to(projection)
+
+
+def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
+    """W of a CLIP folder or hub id, after checking that its text weights are the encoder's."""
+    from transformers import CLIPTextModelWithProjection
+
+    if str(clip) == "pixel":
+        from deproj.pixel import world
+
+        clip = world() / "clip"
+    reach(str(clip), "config.json", "CLIP")
+    try:
+        with quiet_transformers():
+            model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
+    except LOAD_ERRORS as error:
+        raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
+    if any("text_projection" in key for key in info["missing_keys"]):
+        raise UserError(
+            f"{str(clip)!r} has no text projection (a plain text encoder?); give a whole CLIP model, or sd.clip=null."
+        )
+    theirs, ours = text_weights(model), text_weights(text_encoder)
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if other is None or other.shape != value.shape or not torch.allclose(other, value, rtol=2e-3, atol=1e-6):
+            raise UserError(
+                f"the text weights of {str(clip)!r} are not the pipeline's ({name} differs); "
+                "give the CLIP that the pipeline was made with, or sd.clip=null."
+            )
+    projection: Tensor = model.text_projection.weight.detach()
+    return projection
+
+
+def first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's advice would be to load it all the same
+        return "its weights are a pickle that holds more than weights, which is not opened; take a safetensors copy."
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,346 @@
+"""Samples kept on disk.
+
+A cache is a folder of flat arrays and `header.json`: what it was made from (hashes of encoder, prompts, settings) and
+the shapes. It is written beside its place and renamed when it is whole. Every row carries a checksum that is verified
+whenever the row is read. It depends on neither selection nor feed, so all settings share it.
+
+It keeps the states themselves or, where these would fill a disk, the token ids that they are encoded from anew for every
+batch. Either way rows are read from the files when they are needed, so that memory doesn't grow with their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import shutil
+import sys
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from deproj.clip.encoder import TextEncoder
+from deproj.data.mix import Sample
+from deproj.process.errors import UserError
+from deproj.process.files import alone
+from deproj.selection import PLACES
+
+__all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
+
+#: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
+VERSION = 1
+
+
+#: Texts that are encoded at once. More don't fit a CPU's caches (100 take 1.4 times as long), and leave holes in the memory in
+#: which later ones, of other lengths, find no room.
+AT_ONCE = 50
+
+
+class Rows(NamedTuple):
+    """A batch of samples, or one process's part of it.
+
+    Attributes:
+        embedding: (B, D) float32.
+        states: by position, (B, 77, D) float32.
+        length: (B,) int64.
+        share: of the whole batch's rows: 1 where one process has them all, 0 for a row that doesn't count.
+        whole: rows of the whole batch.
+    """
+
+    embedding: Tensor
+    states: Tensor
+    length: Tensor
+    share: float = 1.0
+    whole: int | None = None
+
+
+class Tokens(NamedTuple):
+    """Token ids of B samples: of each one's whole, and of the two parts of a mixed one (else none)."""
+
+    wholes: list[list[int]]
+    parts: list[list[list[int]]]
+
+
+@torch.no_grad()
+def encode(tokens: Tokens, encoder: TextEncoder) -> Rows:
+    """The states of the wholes, and the embeddings."""
+    parts = []
+    for start in range(0, len(tokens.wholes), AT_ONCE):
+        some = Tokens(tokens.wholes[start : start + AT_ONCE], tokens.parts[start : start + AT_ONCE])
+        states, length = encoder.run(some.wholes, PLACES)
+        embedding = at_eos(states, length)
+        if mixed := [k for k, parts_of in enumerate(some.parts) if parts_of]:
+            embedding[mixed] = sums(some, mixed, encoder)
+        parts.append((embedding, states.float(), length))
+    embeddings, all_states, lengths = map(torch.cat, zip(*parts, strict=True))
+    return Rows(embeddings, all_states, lengths)
+
+
+@torch.no_grad()
+def encode_embeddings(tokens: Tokens, encoder: TextEncoder) -> Tensor:
+    """The embeddings alone, (B, D), for far less work: the encoder is causal, so nothing behind the longest EOS is computed."""
+    embedding = torch.empty(len(tokens.wholes), encoder.width, device=encoder.model.device)
+    mixed = [k for k, parts in enumerate(tokens.parts) if parts]
+    if whole := [k for k, parts in enumerate(tokens.parts) if not parts]:
+        ids = [tokens.wholes[k] for k in whole]
+        embedding[whole] = at_eos(*encoder.run(ids, max(map(len, ids))))
+    if mixed:
+        embedding[mixed] = sums(tokens, mixed, encoder)
+    return embedding
+
+
+def sums(tokens: Tokens, mixed: list[int], encoder: TextEncoder) -> Tensor:
+    """Embeddings of mixed samples: of their two parts, added as differences to the empty prompt's."""
+    parts = [part for k in mixed for part in tokens.parts[k]]
+    each, empty = at_eos(*encoder.run(parts, max(map(len, parts)))), encoder.empty.embedding[0].float()
+    return (each - empty).reshape(len(mixed), 2, -1).sum(1) + empty
+
+
+def at_eos(states: Tensor, length: Tensor) -> Tensor:
+    """Embeddings (B, D), float32, of states (B, places, D)."""
+    return states[torch.arange(len(states), device=states.device), length - 1].float()
+
+
+class Keep(ABC):
+    """What a cache keeps of its samples, and how a batch is made of that.
+
+    Attributes:
+        dtypes: of the arrays, by name; ``length`` is among them.
+    """
+
+    dtypes: ClassVar[dict[str, str]]
+
+    @abstractmethod
+    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Of one row of each array; width is D."""
+
+    @abstractmethod
+    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
+        """What is kept of B samples."""
+
+    @abstractmethod
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
+        """A batch of what was kept."""
+
+    @abstractmethod
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        """The embeddings of that batch alone, (B, D) float32."""
+
+
+class KeepStates(Keep):
+    """States in float16, as Stable Diffusion's weights are; sums of embeddings in float32."""
+
+    dtypes = {"states": "<f2", "embedding": "<f4", "length": "<i2"}
+
+    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        return {"states": (PLACES, width), "embedding": (width,), "length": ()}
+
+    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
+        rows = encode(tokens, encoder)
+        return {name: getattr(rows, name).cpu().numpy().astype(dtype) for name, dtype in self.dtypes.items()}
+
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
+        return Rows(
+            self.embeddings(arrays, encoder),
+            torch.from_numpy(arrays["states"].astype(np.float32)),
+            torch.from_numpy(arrays["length"].astype(np.int64)),
+        )
+
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        return torch.from_numpy(arrays["embedding"].astype(np.float32))
+
+
+class KeepTokens(Keep):
+    """Token ids of a sample's whole and of its two parts, half a kilobyte; every batch is encoded anew."""
+
+    dtypes = {"ids": "<u2", "counts": "<i2", "length": "<i2"}
+
+    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        return {"ids": (3, PLACES), "counts": (3,), "length": ()}
+
+    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
+        size = len(tokens.wholes)
+        arrays = {name: np.zeros((size, *shape), self.dtypes[name]) for name, shape in self.shapes(encoder.width).items()}
+        for k, (whole, parts) in enumerate(zip(*tokens, strict=True)):
+            for place, ids in enumerate((whole, *parts)):
+                arrays["ids"][k, place, : len(ids)] = ids
+                arrays["counts"][k, place] = len(ids)
+        arrays["length"][:] = arrays["counts"][:, 0]
+        return arrays
+
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
+        return encode(self.tokens(arrays), encoder)
+
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+        return encode_embeddings(self.tokens(arrays), encoder)
+
+    def tokens(self, arrays: dict[str, np.ndarray]) -> Tokens:
+        texts = [
+            [ids[:count].tolist() for ids, count in zip(*row, strict=True) if count]
+            for row in zip(arrays["ids"], arrays["counts"], strict=True)
+        ]
+        return Tokens([row[0] for row in texts], [row[1:] for row in texts])
+
+
+#: By their names in ``data.keep``.
+KEEPS: dict[str, Keep] = {"states": KeepStates(), "tokens": KeepTokens()}
+CHECKSUM = {"checksum": "<u4"}
+
+
+class CachedSamples(Dataset[Rows]):
+    """Samples of a cache folder; indexed with a list of rows it gives a `Rows`.
+
+    Attributes:
+        length: of all samples, (rows,).
+
+    Raises:
+        UserError: for a folder that is no cache, or one that is damaged.
+    """
+
+    def __init__(self, folder: Path, encoder: TextEncoder, keep: str = "states") -> None:
+        self.folder, self.encoder, self.keep = folder, encoder, KEEPS[keep]
+        try:
+            self.header: dict[str, Any] = json.loads((folder / "header.json").read_text())
+            self.rows, self.width = int(self.header["rows"]), int(self.header["width"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
+        self.shapes = self.keep.shapes(self.width) | {"checksum": ()}
+        self.dtypes = self.keep.dtypes | CHECKSUM
+        self.files: dict[str, io.FileIO] = {}
+        for name, shape in self.shapes.items():
+            path = folder / f"{name}.bin"
+            expected = self.rows * math.prod(shape) * np.dtype(self.dtypes[name]).itemsize
+            if not path.is_file() or path.stat().st_size != expected:
+                raise self._damaged(f"{path.name} is not the {expected} bytes it should be")
+            self.files[name] = path.open("rb", buffering=0)
+        self.length = np.fromfile(folder / "length.bin", self.dtypes["length"])
+
+    def _damaged(self, why: str) -> UserError:
+        return UserError(f"the cache {self.folder} is damaged: {why}. Delete the folder; it will be made again.")
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, rows: Sequence[int]) -> Rows:
+        return self.keep.rows(self._kept(rows), self.encoder)
+
+    def embeddings(self, most: int) -> Tensor:
+        """Embeddings of the first samples, `most` or as many as there are, (N, D) float32 on the CPU."""
+        batches = torch.arange(min(most, self.rows)).split(AT_ONCE)
+        return torch.cat([self.keep.embeddings(self._kept(rows.tolist()), self.encoder).cpu() for rows in batches])
+
+    def _kept(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """What is kept of rows, by name, when their checksums have been verified."""
+        arrays = {name: self._read(name, rows) for name in self.files}
+        checksum = arrays.pop("checksum")
+        for k, row in enumerate(rows):
+            if row_checksum(array[k] for array in arrays.values()) != checksum[k]:
+                raise self._damaged(f"row {row} does not match its checksum")
+        return arrays
+
+    def _read(self, name: str, rows: Sequence[int]) -> np.ndarray:
+        """Rows of an array. Not through a memory map: its pages would count as this process's memory."""
+        array = np.empty((len(rows), *self.shapes[name]), self.dtypes[name])
+        content = array.reshape(len(rows), -1).view(np.uint8)
+        for k, row in enumerate(rows):
+            os.preadv(self.files[name].fileno(), [content[k]], row * content.shape[1])
+        return array
+
+
+def row_checksum(arrays: Iterable[np.ndarray]) -> int:
+    """CRC32 of a sample's part of each array, one after the other."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.tobytes(), value)
+    return value
+
+
+def build_cache(
+    root: Path,
+    key: dict[str, Any],
+    samples: Iterator[Sample],
+    count: int,
+    encoder: TextEncoder,
+    title: str,
+    keep: str = "states",
+) -> CachedSamples:
+    """Opens the cache of a key, encoding the samples first where there is none.
+
+    Args:
+        root: folder of all caches.
+        key: what the samples depend on; its hash names the folder.
+        samples: `count` samples, drawn from only where they must be encoded.
+        title: of the progress bar.
+        keep: what is kept of each sample, a name of `KEEPS`.
+
+    Raises:
+        UserError: where the cache is damaged, or cannot be written.
+    """
+    key = {"version": VERSION, "encoder": encoder.hash, "rows": count, "width": encoder.width, **key}
+    if keep != "states":
+        key["keep"] = keep
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    folder, part = root / name, root / f"{name}.part"
+
+    def found() -> CachedSamples | None:
+        cached = CachedSamples(folder, encoder, keep) if folder.exists() else None
+        return cached if cached is not None and all(cached.header.get(k) == v for k, v in key.items()) else None
+
+    if (cached := found()) is not None:  # without the lock, since a shared cache may be read-only
+        return cached
+    try:
+        with alone(root / f"{name}.lock", waiting=f"Another process encodes the same {title}; waiting for it."):
+            if (cached := found()) is not None:
+                return cached
+            for old in (folder, part):  # made from something else under this name; of a process that was killed
+                shutil.rmtree(old, ignore_errors=True)
+            try:
+                part.mkdir(parents=True)
+                truncated = write_arrays(part, samples, count, encoder, title, KEEPS[keep])
+                (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n")
+                part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(root):
+            raise  # of the prompts' file
+        raise UserError(
+            f"the cache cannot be written to {root}: {error.strerror}. Set data.cache= to a folder with room."
+        ) from None
+    return CachedSamples(folder, encoder, keep)
+
+
+def write_arrays(part: Path, samples: Iterator[Sample], count: int, encoder: TextEncoder, title: str, keep: Keep) -> int:
+    """Writes what is kept of samples to the arrays of a folder; returns how many wholes were truncated."""
+    truncated = 0
+    dtypes = keep.dtypes | CHECKSUM
+    files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
+    try:
+        bar = tqdm(total=count, desc=title, unit="sample", disable=not sys.stderr.isatty() and count < 1000, mininterval=1)
+        while chunk := list(itertools.islice(samples, AT_ONCE)):
+            wholes, cut = encoder.tokenize([sample.whole for sample in chunk])
+            truncated += int(cut.sum())
+            halves = iter(encoder.tokenize([part for sample in chunk if len(sample.parts) > 1 for part in sample.parts])[0])
+            parts = [[next(halves), next(halves)] if len(sample.parts) > 1 else [] for sample in chunk]
+            arrays = keep.arrays(Tokens(wholes, parts), encoder)
+            sums = [row_checksum(row) for row in zip(*(arrays[name] for name in keep.dtypes), strict=True)]
+            arrays["checksum"] = np.array(sums, dtypes["checksum"])
+            for name, array in arrays.items():
+                files[name].write(array.tobytes())
+            bar.update(len(chunk))
+        bar.close()
+    finally:
+        for file in files.values():
+            file.close()
+    return truncated

@@ -1,0 +1,1 @@
+"""States to pictures and sheets. Imports clip and what that imports."""

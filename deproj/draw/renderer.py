@@ -1,0 +1,120 @@
+"""States to pictures, through a diffusers pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deproj.clip.encoder import LOAD_ERRORS, first_line, locate, quiet_transformers
+from deproj.draw.stable_diffusion import SdSettings
+from deproj.process.errors import UserError
+
+__all__ = ["Renderer"]
+
+
+class Renderer:
+    """Draws pictures from states.
+
+    Args:
+        settings: which pipeline, and how it samples.
+        empty: the true states of the empty prompt, (77, D), the negative prompt of every picture.
+        device: on CUDA the weights are float16, on a CPU float32.
+    """
+
+    def __init__(self, settings: SdSettings, empty: Tensor, device: str) -> None:
+        with quiet_transformers():  # diffusers imports image processors that want torchvision; we use none
+            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+            from diffusers.utils import logging
+
+        self.settings, self.empty, self.device = settings, empty, device
+        where = locate(settings.path)
+        self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        logging.disable_progress_bar()
+        try:
+            pipe = StableDiffusionPipeline.from_pretrained(
+                where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False, dtype=self.dtype,
+            )  # fmt: skip
+        except LOAD_ERRORS as error:
+            raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
+        finally:
+            logging.enable_progress_bar()
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe: Any = pipe.to(device)
+        # how many pictures to draw at once where there are many: more are no faster on a CPU, or need too much memory
+        self.chunk = 50 if pipe.unet.config.sample_size <= 16 else 4
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the U-Net's and the VAE's weights and of how pictures are sampled."""
+        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(self.pipe.scheduler.config.items()))
+        digest = hashlib.blake2b(repr(sampling).encode(), digest_size=16)
+        for part in (self.pipe.unet, self.pipe.vae):
+            for name, value in part.state_dict().items():
+                digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def __call__(self, states: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Draws one picture for each sequence of states, all in one batch.
+
+        A picture depends on its states and its seed alone (but for rounding), not on the batch.
+
+        Args:
+            states: (B, T, D).
+            seeds: one a picture.
+
+        Returns:
+            Pictures, (B, height, width, 3) uint8 on the CPU.
+        """
+        return self._draw(states, seeds, None)
+
+    def trajectory(self, states: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws, and tells what the U-Net saw on the way.
+
+        Returns:
+            Pictures as above, noisy latents (steps, B, channels, h, w) float32 on the CPU, timesteps (steps,).
+        """
+        seen: list[Tensor] = []
+        pictures = self._draw(states, seeds, seen)
+        return pictures, torch.stack(seen), self.pipe.scheduler.timesteps.cpu()
+
+    @torch.no_grad()
+    def noise(self, latents: Tensor, step: Tensor, states: Tensor) -> Tensor:
+        """The noise that the U-Net finds in latents (B, channels, h, w) at a timestep, float32 on the CPU."""
+        scheduler = self.pipe.scheduler
+        x = latents.to(self.device, self.dtype)
+        out = self.pipe.unet(x, step.to(self.device), encoder_hidden_states=states.to(self.device, self.dtype)).sample.float()
+        if scheduler.config.prediction_type == "v_prediction":
+            signal = scheduler.alphas_cumprod[int(step)].to(self.device)
+            out = signal.sqrt() * out + (1 - signal).sqrt() * x.float()
+        return out.cpu()
+
+    @torch.no_grad()
+    def _draw(self, states: Tensor, seeds: Sequence[int], seen: list[Tensor] | None) -> Tensor:
+        """Draws; appends the latents that the U-Net sees at every step to `seen`."""
+
+        def note(unet: Any, arguments: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+            assert seen is not None
+            seen.append(arguments[0][-len(states) :].float().cpu())  # guidance doubles the batch
+
+        states = states.to(self.device, self.dtype)
+        negative = self.empty.to(self.device, self.dtype)[None].expand(len(states), -1, -1)
+        hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
+        drawn = self.pipe(
+            prompt_embeds=states,
+            negative_prompt_embeds=negative if self.settings.guidance > 1 else None,
+            guidance_scale=self.settings.guidance,
+            num_inference_steps=self.settings.steps,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="pt",
+        ).images
+        if hook is not None:
+            hook.remove()
+        pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()
+        return pictures

@@ -1,0 +1,1 @@
+"""How good a model is: measures, baselines, and several models compared. Imports data, model, draw."""

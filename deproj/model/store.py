@@ -1,0 +1,114 @@
+"""Models as files: where one is found, and how it is written and read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from deproj.clip.distance import EmbeddingDistance
+from deproj.model.card import FILES, model_card
+from deproj.process.errors import UserError
+from deproj.process.files import intact, replacing, write_whole
+from deproj.process.hub import download, upload
+
+if TYPE_CHECKING:
+    from deproj.model.base import Deprojector
+
+__all__ = ["load", "locate_model", "push", "save", "shipped"]
+
+Model = TypeVar("Model", bound="Deprojector")
+
+SHIPPED = Path(__file__).parents[1] / "pixel" / "models"
+
+
+def shipped() -> list[str]:
+    """Short names of the models that come with the package, all trained in the pixel world."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
+def locate_model(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of an exported model.
+
+    Args:
+        source: that folder, a run's folder, a short name (`shipped`), or a hub id, which is downloaded once.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: where there is none.
+    """
+    folder = Path(source)
+    if (folder / "deprojector").is_dir():
+        return folder / "deprojector"
+    if (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is no deprojector, but a run whose training isn't done.")
+    if folder.is_dir():
+        return folder
+    if str(source) in shipped():
+        return intact(SHIPPED) / str(source)
+    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", ".."):
+        raise UserError(
+            f"{source} is no deprojector: give a run's folder, an exported model's, a hub id such as owner/name, "
+            f"or one of {', '.join(shipped())}."
+        )
+    return download(str(source), FILES, revision)
+
+
+def save(model: Deprojector, folder: Path, repo_id: str | None = None) -> None:
+    """Writes ``config.json``, ``model.safetensors`` (float32) and the card, each whole or not at all.
+
+    Args:
+        repo_id: hub id that the card names the model by; by default the folder's name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, state = model.stored(), model.state_dict()
+    if model.distance is not None:
+        state |= {f"distance.{name}": value for name, value in model.distance.named_buffers()}
+    state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
+    with replacing(folder / "model.safetensors") as weights:
+        weights.touch()
+        mode = weights.stat().st_mode
+        save_file(state, weights)
+        weights.chmod(mode)  # safetensors lets nobody else read it
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    if model.sheet is not None:
+        with replacing(folder / "sheet.png") as picture:
+            picture.write_bytes(model.sheet)
+    write_whole(folder / "README.md", model_card(config, repo_id or folder.name, model.sheet is not None))
+
+
+def push(model: Deprojector, repo_id: str, message: str, private: bool | None, token: str | None, **options: Any) -> str:
+    """Uploads what `save` writes; returns the address of the commit."""
+    with TemporaryDirectory() as folder:
+        save(model, Path(folder), repo_id)
+        return upload(Path(folder), FILES, repo_id, message, private, token, **options)
+
+
+def load(cls: type[Model], folder: Path) -> Model:
+    """A model of a folder that `save` wrote.
+
+    Raises:
+        UserError: for a folder that holds no deprojector of this class, and for one that is damaged.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
+    try:
+        model = cls.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        state = load_file(folder / "model.safetensors")
+        kept = {name.removeprefix("distance."): state.pop(name) for name in list(state) if name.startswith("distance.")}
+        model.distance = EmbeddingDistance(**kept) if kept else None
+    except UserError as error:
+        raise UserError(f"{folder} {error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} is damaged or no deprojector of ours: {type(error).__name__}: {error}.") from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: the weights do not fit config.json: {str(error).splitlines()[-1].strip()}") from None
+    if (folder / "sheet.png").is_file():
+        model.sheet = (folder / "sheet.png").read_bytes()
+    return model

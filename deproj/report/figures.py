@@ -1,0 +1,118 @@
+"""The figures of a report, as inline SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from deproj.measure.results import KINDS, Setting
+
+__all__ = ["by_place", "curves", "scatter"]
+
+COLOURS = ("#3366aa", "#dd7733", "#339966", "#aa3377", "#777777", "#997700", "#66ccee", "#222222", "#cc3311", "#009988")
+#: Of trained settings and of baselines; the next one when the colours have all been used.
+MARKERS = ("o^v", "sDP")
+#: Of lines, likewise.
+DASHES = (("-", "-."), ("--", ":"))
+
+
+def colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def turn(signs: Sequence[str], number: int) -> str:
+    """The sign that tells a setting from those of the same colour."""
+    return signs[number // len(COLOURS) % len(signs)]
+
+
+def svg(figure: Any) -> str:
+    """A figure as inline SVG that scales with the page, the same bytes every time."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "deproj", "svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def legend(figure: Figure) -> None:
+    """One for all panels, above them."""
+    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+    figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, **place)
+
+
+def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
+    """Fidelity against noise, a point a setting, its bars the intervals."""
+    measure = "fidelity" if "fidelity" in rows[0]["values"] else "clip score"
+    measured: dict[tuple[str, str], dict[str, Any]] = {(row["setting"], row["prompts"]): row["values"] for row in rows}
+    figure = Figure(figsize=(9, 4))
+    drawn = 0
+    for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), KINDS, strict=True):
+        for number, setting in enumerate(found):
+            values = measured.get((setting.label, kind), {})
+            x, y = values.get("noise"), values.get(measure)
+            if x is None or y is None:
+                continue
+            bars = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
+            style = {"fmt": turn(MARKERS[setting.baseline], number), "color": colour(number), "ms": 6, "lw": 1}
+            axis.errorbar(x.value, y.value, xerr=bars[0], yerr=bars[1], label=setting.label, **style)
+            drawn += 1
+        axis.set_title(f"{kind} prompts", fontsize=10)
+        axis.set_xlabel("noise (1: as the true states' pictures)")
+        axis.set_ylabel(measure)
+        axis.grid(alpha=0.3)
+    if not drawn:
+        return None
+    legend(figure)
+    return svg(figure)
+
+
+def by_place(found: list[Setting]) -> str:
+    """Error by place, a line a setting, the mean over its runs."""
+    figure = Figure(figsize=(9, 3.6))
+    for axis, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
+        for number, setting in enumerate(found):
+            if kind not in setting.kinds:
+                continue
+            mean = np.mean([evaluation["by_place"][kind] for evaluation in setting.evaluations], 0)
+            line = {"color": colour(number), "lw": 1.3, "ls": turn(DASHES[setting.baseline], number)}
+            axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
+        axis.set_title(f"{kind} prompts", fontsize=10)
+        axis.set_xlabel("place in the sequence that is learnt")
+        axis.set_ylabel("mean squared error of the state")
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    legend(figure)
+    return svg(figure)
+
+
+def curves(found: list[Setting]) -> str | None:
+    """Held-out free-running loss by epoch, a panel a selection, since losses of different ones cannot be compared."""
+    panels: dict[str, list[tuple[int, Setting]]] = {}
+    for number, setting in enumerate(found):
+        if not setting.baseline and setting.kinds == KINDS:  # else the same runs, measured in another way
+            panels.setdefault(setting.results[0].config["choices"]["selection"], []).append((number, setting))
+    if not panels:
+        return None
+    figure = Figure(figsize=(min(3 * len(panels) + 0.5, 12), 3))
+    for axis, (selection, members) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, setting in members:
+            for k, result in enumerate(setting.results):
+                label = setting.label if k == 0 else None
+                mark = "o" if len(result.curve) == 1 else None  # a line of one point is not seen
+                axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, marker=mark, ms=4, label=label)
+        axis.set_title(selection, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_yscale("log")
+        axis.legend(fontsize=6, frameon=False)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("held-out free-running loss")
+    figure.tight_layout()
+    return svg(figure)

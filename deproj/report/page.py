@@ -1,0 +1,200 @@
+"""The page of a report: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import html
+import os
+from pathlib import Path
+from typing import Any
+
+from deproj.data.prompts import COMPOSED, SINGLE
+from deproj.measure.compare import MEASURES, Estimate
+from deproj.measure.results import KINDS, ORDER, Setting, command_of
+
+__all__ = ["page", "shown_measures"]
+
+STYLE = """
+:root { color-scheme: light; --line: #ddd; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem; max-width: 76rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+td small, th small { color: #666; display: block; font-weight: 400; white-space: nowrap; }
+th[scope=row] { position: sticky; left: 0; background: #fff; font-weight: 600; min-width: 7rem; }
+td.best { background: #e6f3e6; } tr.baseline th, tr.baseline td { color: #555; }
+.pictures td { border: 0; padding: 2px; }
+.pictures th { border: 0; font-weight: 400; font-size: .8rem; max-width: 7.5rem; padding: 2px; }
+.pictures th { vertical-align: bottom; }
+.pictures th[scope=row] { vertical-align: middle; padding-right: .6rem; max-width: none; }
+.pictures img { display: block; width: 7rem; height: 7rem; image-rendering: pixelated; background: #eee; }
+.gap { padding-left: 1rem !important; }
+button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background: #fff; border-radius: .3rem; cursor: pointer; }
+button[aria-pressed=true] { background: #234; color: #fff; }
+svg { width: 100%; max-width: 56rem; height: auto; }
+code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; max-width: 48rem; }
+"""
+
+SCRIPT = """
+for (const button of document.querySelectorAll('button[data-seed]')) button.onclick = () => {
+  for (const other of document.querySelectorAll('button[data-seed]'))
+    other.setAttribute('aria-pressed', other.dataset.seed === button.dataset.seed);
+  for (const image of document.querySelectorAll('.pictures img'))
+    image.src = image.src.replace(/-\\d+-(\\d+)\\.png$/, `-${button.dataset.seed}-$1.png`);
+};
+"""
+
+
+def page(
+    found: list[Setting],
+    left_out: list[tuple[Path, str]],
+    rows: list[dict[str, Any]],
+    against: Setting,
+    drawn: list[str],
+    seeds: int,
+    figures: dict[str, str],
+    command: str,
+    out: Path,
+) -> str:
+    """The whole page; `figures` are SVG by title."""
+    e = html.escape
+    first, made = found[0].evaluations[0], sum(len(setting.results) for setting in found)
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>Deprojectors compared</title><style>{STYLE}</style>",
+        "<h1>Deprojectors compared</h1>",
+        f"<p class=note>{len(found)} setting{'s' * (len(found) != 1)}, "
+        f"{f'{made} runs and baselines' if made != 1 else 'one run'}, measured free-running on the same "
+        f"{len(first['prompts'])} held-out prompts, as plain text (single) and with their parts' embeddings added "
+        "(composed), from the same seeds.</p>",
+    ]
+    if drawn:
+        parts += ["<h2>Pictures</h2>", picture_section(found, drawn, seeds)]
+    parts += [
+        "<h2>Measures</h2>",
+        "<p class=note>Value and 95 % interval: a bootstrap over prompts and Student's t over training seeds (prompts alone "
+        "where there is one seed). Shaded: the best of its column, where its interval lies apart from all others. * a region "
+        "that the selection doesn't train. Fidelity: share of the asked attributes found. Conditioning error: 0 drives the "
+        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 as in the true states' pictures. Likeness: SSIM to the "
+        "true states' picture.</p>",
+    ]
+    for kind in KINDS:
+        parts += [f"<h3>{kind.capitalize()} prompts</h3>", measure_table(rows, kind)]
+    if len(found) > 1:
+        parts += [
+            f"<h2>Differences to “{e(against.label)}”</h2>",
+            "<p class=note>Paired by training seed and prompt; in bold those whose 95 % interval leaves out 0.</p>",
+        ]
+        for kind in KINDS:
+            parts += [f"<h3>{kind.capitalize()} prompts</h3>", difference_table(rows, kind, against.label)]
+    for title, figure in figures.items():
+        parts += [f"<h2>{title}</h2>", f"<div class=wide>{figure}</div>"]
+    if left_out:
+        listed = "".join(f"<li><code>{e(folder.as_posix())}</code>: {e(reason)}</li>" for folder, reason in left_out)
+        parts += ["<h2>Not in the tables</h2>", f"<ul>{listed}</ul>"]
+    parts += ["<h2>How it was made</h2>", f"<p><code>{e(command)}</code></p>", runs_table(found, out)]
+    return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</html>"])
+
+
+def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
+    """Buttons for the seeds and a table: the article's figures where their settings are there, then all."""
+    e, columns = html.escape, SINGLE + COMPOSED
+    feeds = ("batch", "recursive")
+    figures = {
+        "Which states (the article's figure 1, batch-fed)": [f"{selection}, batch" for selection in ORDER],
+        "Fed with what (the article's figure 2)": ["all, batch", "eos_onward, batch", "eos_onward, recursive"],
+        "All settings and feeds": [f"{selection}, {feed}" for selection in ORDER for feed in feeds],
+    }
+    shown = {title: labels for title, labels in figures.items() if all(label in drawn for label in labels)}
+    if len(drawn) - 1 > max([len(labels) for labels in shown.values()], default=0):
+        shown["All"] = drawn[1:]
+    buttons = "".join(f"<button data-seed={k} aria-pressed={str(k == 0).lower()}>seed {k + 1}</button> " for k in range(seeds))
+    head = "".join(f"<th{' class=gap' if k == len(SINGLE) else ''}>{e(text)}</th>" for k, text in enumerate(columns))
+    parts = [f"<p>Noise of the pictures: {buttons}</p>"]
+    for title, labels in shown.items():
+        lines = []
+        for label in ["no deprojector", *labels]:
+            row = drawn.index(label)
+            cells = "".join(
+                f"<td{' class=gap' if k == len(SINGLE) else ''}>"
+                f"<img src='pictures/{row}-0-{k}.png' alt='{e(label)}: {e(text)}' loading=lazy></td>"
+                for k, text in enumerate(columns)
+            )
+            lines.append(f"<tr><th scope=row>{e(label)}</th>{cells}</tr>")
+        parts.append(
+            f"<h3>{e(title)}</h3><div class=wide><table class=pictures><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+        )
+    return "".join(parts)
+
+
+def shown_measures(rows: list[dict[str, Any]]) -> list[str]:
+    return [m for m in MEASURES if any(m in row["values"] for row in rows)]
+
+
+def measure_table(rows: list[dict[str, Any]], kind: str) -> str:
+    measures = shown_measures(rows)
+    head = "".join(f"<th>{m} {'↑' if MEASURES[m] else '↓'}</th>" for m in measures)
+    lines = []
+    for row in rows:
+        if row["prompts"] != kind:
+            continue
+        cells = []
+        for m in measures:
+            value: Estimate | None = row["values"].get(m)
+            if value is None:
+                cells.append("<td>–</td>")
+                continue
+            mark, best = "*" if m in row["untrained"] else "", " class=best" if m in row["best"] else ""
+            cells.append(f"<td{best}>{value.value:.3f}{mark}<small>{value.low:.3f} to {value.high:.3f}</small></td>")
+        lines.append(line_of(row, "".join(cells)))
+    return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+
+
+def line_of(row: dict[str, Any], cells: str) -> str:
+    count = "" if row["baseline"] else f"<small>{row['seeds']} seed{'s' * (row['seeds'] > 1)}</small>"
+    kind = " class=baseline" if row["baseline"] else ""
+    return f"<tr{kind}><th scope=row>{html.escape(row['setting'])}{count}</th>{cells}</tr>"
+
+
+def difference_table(rows: list[dict[str, Any]], kind: str, against: str) -> str:
+    measures = [m for m in shown_measures(rows) if not m.startswith("mse ")]
+    lines = []
+    for row in rows:
+        if row["prompts"] != kind or row["setting"] == against:
+            continue
+        cells = []
+        for m in measures:
+            value: Estimate | None = row["differences"].get(m)
+            if value is None:
+                cells.append("<td>–</td>")
+                continue
+            text = f"{value.value:+.3f}"
+            bold = f"<b>{text}</b>" if value.low > 0 or value.high < 0 else text
+            cells.append(f"<td>{bold}<small>{value.low:+.3f} to {value.high:+.3f}</small></td>")
+        lines.append(line_of(row, "".join(cells)))
+    head = "".join(f"<th>{m}</th>" for m in measures)
+    return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+
+
+def runs_table(found: list[Setting], out: Path) -> str:
+    e, lines = html.escape, []
+    for setting in found:
+        for result in setting.results:
+            name = "config.yaml" if result.seed is not None else "baseline.json"
+            link = relative(result.folder / name, out)
+            made = ", ".join(f"{k} {v}" for k, v in (result.machine or {}).items()) or "not recorded"
+            took = f"{result.seconds:.0f} s" if result.seconds else ""
+            seed = "" if result.seed is None else result.seed
+            lines.append(
+                f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a></th><td>{seed}</td>"
+                f"<td><code>{e(command_of(result))}</code></td><td>{took}</td><td>{e(made)}</td></tr>"
+            )
+    return (
+        "<div class=wide><table><tr><th></th><th>seed</th><th>command</th><th>took</th><th>versions and hardware</th></tr>"
+        f"{''.join(lines)}</table></div>"
+    )
+
+
+def relative(path: Path, out: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()

@@ -1,0 +1,1 @@
+"""Config nodes to checked objects, composing, and mistakes to one line. Imports process."""

@@ -1,0 +1,74 @@
+"""What a user is told of a setting: mistakes in one line, and settings as they are typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deproj.settings.shipped import CONF
+
+__all__ = ["explain", "typed", "unknown"]
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that isn't there, with the likeliest one meant."""
+    known = sorted(known)
+    near = get_close_matches(key, known, 1)
+    return f"unknown setting {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}.")
+
+
+def all_keys() -> set[str]:
+    """Every setting that the shipped files hold, as dotted keys."""
+    keys: set[str] = set()
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            keys.add(f"{prefix}{key}")
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+
+    for path in CONF.rglob("*.yaml"):
+        group = path.parent.relative_to(CONF).as_posix()
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        content = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+        if group == "experiment":
+            continue
+        walk(content, "" if group == "." else f"{group}.")
+        if group != ".":
+            keys.add(group)
+    return {key for key in keys if "._" not in key}
+
+
+def typed(key: str, value: Any) -> str:
+    """A setting as it is typed in a shell, whatever signs its value holds."""
+    text = "null" if value is None else str(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
+        escaped = text.replace("'", "\\'")
+        text = f"'{escaped}'"
+    return shlex.quote(f"{key}={text}")
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """A Hydra or OmegaConf error in one line."""
+    text = str(error)
+    if match := re.search(r"Could not find '([\w/-]+)/([^'/]*)'(.*)", text, re.DOTALL):
+        group, choice, rest = match.groups()
+        listed = rest.partition("Config search path")[0]
+        options = [line.strip() for line in listed.splitlines() if line.startswith("\t")]
+        more = " (others come with pip install 'deproj[sweeps]')" if group.startswith("hydra/") else ""
+        return f"unknown {group}={choice}; allowed: {', '.join(options)}{more}."
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match.group(1)} is several values, which is a sweep: add -m."
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return unknown(match.group(1), all_keys())
+    if isinstance(error, HydraException) and error.__cause__ is not None and "Could not" not in text:
+        text = f"{text.splitlines()[0]} {error.__cause__}"
+    return " ".join(line.strip() for line in text.splitlines()[:2])

@@ -1,0 +1,79 @@
+"""``metrics.csv``: what is logged in a run, a row a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from deproj.process.files import write_whole
+
+__all__ = ["MetricsFile"]
+
+
+class MetricsFile(Logger):
+    """``metrics.csv``: a row for each time that something is logged.
+
+    Lightning's own CSVLogger deletes the rows of the run that it goes on with, and has them back only with the next ones.
+
+    Args:
+        folder: of the run. What the file holds already is kept, but for a row that was cut short.
+        steps: that the run has behind it; later rows are dropped.
+    """
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows = [row for row in self.read() if int(row["step"]) < steps]  # that the file doesn't hold yet, or is to keep
+        self.written: list[str] = []  # columns of the file, once it holds no more than it should
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        pass  # config.yaml holds them
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.rows.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
+
+    def read(self) -> list[dict[str, str]]:
+        """The whole rows of the file."""
+        if not self.path.exists():
+            return []
+        whole = self.path.read_text().rpartition("\n")[0]
+        return [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the new rows; writes the file anew, whole or not at all, where they bring new columns."""
+        if not self.rows:
+            return
+        columns = sorted({*self.written, *(name for row in self.rows for name in row)})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        if columns == self.written:
+            writer.writerows(self.rows)
+            with self.path.open("a") as file:
+                file.write(text.getvalue())
+        else:
+            writer.writeheader()
+            writer.writerows([*(self.read() if self.written else []), *self.rows])
+            write_whole(self.path, text.getvalue())
+        self.written, self.rows = columns, []
+
+
+def whole_row(row: dict[str, Any]) -> bool:
+    """Whether a row of metrics.csv has a step and as many fields as there are columns."""
+    return str(row.get("step")).isdigit() and "more" not in row and None not in row.values()

@@ -1,0 +1,198 @@
+"""Comparing runs: pairing, what is left out and why, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Ended
+from PIL import Image
+
+from deproj.measure.compare import difference, estimate
+from deproj.measure.results import collect, numbers
+from deproj.process.errors import UserError
+from deproj.report.figures import by_place, curves, scatter
+
+Train = Callable[..., Ended]
+
+
+def evaluation(above: np.ndarray, below: np.ndarray | None = None) -> dict[str, Any]:
+    below = np.ones_like(above) if below is None else below
+    return {"raw": {"single": {"fidelity": [above.tolist(), below.tolist()]}}}
+
+
+def test_intervals_over_seeds_and_prompts_cover():
+    """With three seeds, whether prompts or seeds make most of the difference."""
+    random, trials = np.random.default_rng(0), 300
+    for of_prompt, of_seed in ((1.0, 0.02), (0.3, 0.3), (0.02, 1.0)):
+        hits = 0
+        for _ in range(trials):
+            prompts = of_prompt * random.standard_normal(60)
+            runs = [evaluation(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
+            found = estimate(runs, "single", "fidelity")
+            assert found is not None
+            hits += found.low <= 1 <= found.high
+        assert 0.91 <= hits / trials <= 0.99
+
+
+def test_differences_are_paired():
+    random = np.random.default_rng(1)
+    prompts = 10 * random.standard_normal(100)  # prompts differ far more than the settings
+    ours = [evaluation(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    theirs = [evaluation(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    found = difference(ours, theirs, "single", "fidelity")
+    assert found is not None
+    assert found.low > 0.4
+    assert found.high < 0.6
+    own = estimate(ours, "single", "fidelity")
+    assert own is not None
+    assert own.high - own.low > 2
+    with pytest.raises(ValueError, match="different prompts"):
+        difference(ours, [evaluation(np.ones(7))], "single", "fidelity")
+
+
+def test_differences_are_paired_by_seed_where_seeds_are_shared():
+    random = np.random.default_rng(2)
+    prompts, of_seed = random.standard_normal(100), (-3.0, 0.0, 3.0)  # seeds differ far more than the settings
+    ours = [evaluation(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    theirs = [evaluation(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    found, apart = (difference(ours, theirs, "single", "fidelity", paired) for paired in (True, False))
+    assert found is not None
+    assert apart is not None
+    assert found.value == pytest.approx(apart.value)
+    assert found.low > 0.4
+    assert apart.low < -1
+
+
+@pytest.fixture
+def sweep(train: Train, tmp_path: Path) -> Path:
+    """Two settings, one of them with two seeds, measured on two prompts."""
+    quick = ["evaluate=2", "sd.steps=3"]
+    for name, *chosen in (
+        ("a0", "selection=all", "feed=batch"),
+        ("a1", "selection=all", "feed=batch", "seed=1"),
+        ("e0", "selection=eos_onward", "feed=recursive"),
+    ):
+        assert train(*chosen, *quick, f"hydra.run.dir=sweep/{name}").code == 0
+    return tmp_path / "sweep"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    from deproj.report.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["report", *arguments])
+    return main()
+
+
+def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name in ("unfinished", "broken", "elsewhere", "otherwise", "unmeasured", "twice"):
+        shutil.copytree(sweep / "a0", sweep / name)
+    (sweep / "unfinished" / "result.json").unlink()
+    (sweep / "unfinished" / "evaluation.json").unlink()
+    (sweep / "unmeasured" / "evaluation.json").unlink()
+    (sweep / "broken" / "evaluation.json").write_text('{"raw": ')
+    stored = json.loads((sweep / "a0" / "evaluation.json").read_text())
+    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}))
+    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}))
+
+    assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
+    said = capsys.readouterr().out
+    for name, reason in (
+        ("unfinished", "unfinished"),
+        ("broken", "broken"),
+        ("elsewhere", "another world"),
+        ("otherwise", "other prompts"),
+        ("unmeasured", "not evaluated"),
+        ("twice", "the same setting and seed"),
+    ):
+        assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
+    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    single = [row for row in report["rows"] if row["prompts"] == "single"]
+    assert [(row["setting"], row["seeds"]) for row in single] == [("all, batch", 2), ("eos_onward, recursive", 1)]
+    values = [json.loads((sweep / name / "evaluation.json").read_text())["single"]["likeness"]["value"] for name in ("a0", "a1")]
+    assert single[0]["values"]["likeness"]["value"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert single[0]["differences"]["likeness"]["value"] == 0
+    assert single[1]["untrained"] == ["mse words"]
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "src='http" not in page
+    assert "href='http" not in page
+    assert "../sweep/a0/config.yaml" in page
+    assert "python -m deproj.train selection=all feed=batch" in page
+    assert (tmp_path / "page" / "report.md").read_text().count("| all, batch | 2 |") == 2
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
+
+    before = (tmp_path / "page" / "index.html").read_bytes()
+    assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
+    assert (tmp_path / "page" / "index.html").read_bytes() == before
+
+    weights = sweep / "a0" / "deprojector" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    capsys.readouterr()
+    assert run(monkeypatch, str(sweep), "--seeds", "1", "--out", "other") == 0
+    assert f"left out: {weights.parent}: not drawn: " in capsys.readouterr().out
+    assert len(list((tmp_path / "other" / "pictures").iterdir())) == 2 * 6
+    assert (tmp_path / "other" / "report.md").read_text().count("| all, batch | 2 |") == 2, "its numbers are there"
+    weights.write_bytes(whole)
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium here; the rest of the report was tested")
+    shot = tmp_path / "shot.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", f"--screenshot={shot}"]
+    address = f"file://{tmp_path}/page/index.html"
+    subprocess.run([chromium, *options, address], check=True, capture_output=True, timeout=120)
+    colours = Image.open(shot).convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    assert len(colours) > 100
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
+    config = (sweep / "a1" / "config.yaml").read_text()
+    own = "_target_: deproj.feed.Batch"
+    for old, new, told in (
+        ("precision: 32", "precision: bf16", "precision=bf16"),
+        ("patience: 3", "patience: 4", "trainer.patience=4"),
+        (own, f"{own}\n  share: 0.5", "feed.share=0.5"),
+    ):
+        assert old in config
+        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new))
+        labels = [setting.label for setting in collect([sweep])[0]]
+        assert labels == [
+            "all, batch",
+            f"all, batch, {told}",
+            "eos_onward, recursive",
+        ]
+
+
+def test_means_of_parts_are_a_setting_of_composed_prompts_alone(sweep: Path):
+    shutil.copy(sweep / "e0" / "evaluation.json", sweep / "e0" / "evaluation-mean.json")
+    found, _ = collect([sweep])
+    rows = numbers(found, found[0])
+    mean = "eos_onward, recursive, composed=mean"
+    assert [row["prompts"] for row in rows if row["setting"] == mean] == ["composed"]
+    assert mean in by_place(found)
+    assert mean in (scatter(found, rows) or "")
+    assert mean not in (curves(found) or "")
+
+
+def test_mistakes(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "empty").mkdir()
+    for arguments, said in (
+        (["nowhere"], "no folder nowhere"),
+        (["empty"], "holds no runs"),
+        ([str(sweep), "--against", "x"], "no setting 'x'; there are: all, batch; eos_onward, recursive"),
+        ([str(sweep), "--seeds", "-1"], "--seeds"),
+    ):
+        assert run(monkeypatch, *arguments) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+    (sweep / "a0" / "evaluation.json").unlink()
+    with pytest.raises(UserError, match="nothing to report"):
+        collect([sweep / "a0"])
