@@ -111,6 +111,9 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
 def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Image | None) -> tuple[dict[str, Image | None], str]:
     """Pictures by name, the true states' first (None where there are no true states), and what is to be said of them."""
     import torch
+    from PIL.Image import fromarray
+
+    from deproj.draw.sheets import enlarged
 
     pipe = next(iter(pipes.values()))
     expression = expression_of_page(settings, picture)
@@ -122,27 +125,15 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
     states |= {name: pipes[name].model.generate(embedding)[0] for name, embedding in embeddings.items()}
     if not states:
         raise UserError("there is nothing to draw with: choose a model.")
-    images = pipe.sd(
-        prompt_embeds=torch.stack(list(states.values())).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
-        negative_prompt_embeds=pipe.encoder.empty.states.expand(len(states), -1, -1).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
-        guidance_scale=settings.guidance,
-        num_inference_steps=pipe.steps,
-        generator=[torch.Generator().manual_seed(settings.seed) for _ in states],
-    ).images
-    drawn: dict[str, Image | None] = {"true states": None} | dict(zip(states, map(enlarged, images), strict=True))
+    negative = pipe.encoder.empty.states.expand(len(states), -1, -1)
+    pictures = pipe.draw(torch.stack(list(states.values())), negative, [settings.seed] * len(states), settings.guidance)
+    images = [enlarged(fromarray(picture.numpy()), SHOWN) for picture in pictures]
+    drawn: dict[str, Image | None] = {"true states": None} | dict(zip(states, images, strict=True))
     if plain is None:
         said.append("No true states: only a text, or a sum of texts, has any.")
     if picture is not None:
         said.append("The link does not hold the picture.")
     return drawn, "\n\n".join(dict.fromkeys(said))
-
-
-def enlarged(image: Image) -> Image:
-    """A small picture in sharp pixels."""
-    if image.width >= SHOWN:
-        return image
-    scale = SHOWN // image.width
-    return image.resize((image.width * scale, image.height * scale), 0)
 
 
 def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:

@@ -54,7 +54,7 @@ class Rank:
         return self.node * self.devices + self.local
 
     @property
-    def world(self) -> int:
+    def size(self) -> int:
         return self.nodes * self.devices
 
     @classmethod
@@ -86,7 +86,7 @@ class Rank:
 
     def together(self) -> dict[str, Any]:
         """What Lightning's trainer must know to train together with the others."""
-        if self.world == 1:
+        if self.size == 1:
             return {}
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from pytorch_lightning.strategies import DDPStrategy
@@ -142,7 +142,7 @@ def others(rank: Rank, work: Work) -> Iterator[None]:
         UserError: that of another process, or where one was killed.
         RuntimeError: where another process failed.
     """
-    if rank.world == 1:
+    if rank.size == 1:
         yield
         return
     import torch
