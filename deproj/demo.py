@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from deproj.draw.sheets import TRUE_STATES
+import torch
+from PIL.Image import Image, fromarray
+
+from deproj.clip.images import open_pictures
+from deproj.draw.sheets import TRUE_STATES, enlarged
+from deproj.expression import Expression, parse
+from deproj.expression import picture as of_picture
+from deproj.model.base import Deprojector
 from deproj.model.store import shipped
+from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
+from deproj.process.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import gradio as gr
-    from PIL.Image import Image
-
-    from deproj.expression import Expression
-    from deproj.pipeline import DeprojectorPipeline
 
 __all__ = ["ROWS", "Settings", "build"]
 
@@ -107,9 +112,6 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
     Raises:
         UserError: for a prompt that cannot be read, and for nothing at all.
     """
-    from deproj.expression import Expression, parse
-    from deproj.expression import picture as of_picture
-
     *weights, own = settings.weights
     rows = [(prompt, weight) for prompt, weight in zip(settings.prompts, weights, strict=True) if prompt.strip() and weight]
     total = Expression()
@@ -124,11 +126,6 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
 
 def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Image | None) -> tuple[dict[str, Image | None], str]:
     """Pictures by name, the true states' first (None where there are no true states), and what is to be said of them."""
-    import torch
-    from PIL.Image import fromarray
-
-    from deproj.draw.sheets import enlarged
-
     pipe = next(iter(pipes.values()))
     expression = expression_of_page(settings, picture)
     # a picture's way to the texts is each model's own
@@ -182,7 +179,7 @@ class Inputs:
                 prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180, max_lines=2))
                 weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
         with gr.Row(visible=takes_pictures):
-            sources = ["upload", "clipboard"]
+            sources: Any = ["upload", "clipboard"]
             picture = gr.Image(label="picture", type="pil", sources=sources, height=150, scale=3, min_width=180)
             weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
         models = gr.CheckboxGroup(list(start.models), value=list(start.models), label="models")
@@ -205,6 +202,7 @@ class Outputs:
         """Puts them on the page, a picture a name."""
         import gradio as gr  # an extra
 
+        buttons: Any = ["download", "fullscreen"]
         looks: dict[str, Any] = {
             "height": SHOWN,
             "width": SHOWN,
@@ -212,7 +210,6 @@ class Outputs:
             "interactive": False,
             "elem_classes": "picture",
         }
-        buttons = ["download", "fullscreen"]
         with gr.Row():
             pictures = [gr.Image(label=name, alt_text=f"the picture of {name}", buttons=buttons, **looks) for name in names]
         said = gr.Markdown()
@@ -271,7 +268,7 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
 
 def theme() -> gr.themes.Default:
     """Gradio's own, with this machine's fonts instead of fonts from elsewhere."""
-    import gradio as gr
+    import gradio as gr  # an extra
 
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
@@ -290,17 +287,12 @@ def main() -> int:
 
     def command() -> None:
         try:
-            import gradio  # noqa: F401
+            import gradio  # noqa: F401  (an extra)
         except ModuleNotFoundError:
             raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
-        from deproj.clip.images import open_pictures
-        from deproj.model.base import Deprojector
-        from deproj.pipeline import DeprojectorPipeline
-        from deproj.process.quiet import quiet_libraries
-
         quiet_libraries()
         print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
         reference = None if args.reference is None else open_pictures(args.reference)

@@ -14,15 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import ImageOps
+from PIL.Image import Image, fromarray
+from tqdm import tqdm
+
+from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
-from deproj.expression import Expression, Named, between, parse
+from deproj.expression import Expression, Named, Picture, between, parse
 from deproj.process.errors import UserError, run_command
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.settings.nodes import settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from deproj.draw.stable_diffusion import SdSettings
@@ -61,7 +66,7 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
 
 def named_pictures(paths: list[Path]) -> dict[str, Image]:
     """Pictures by their files' names."""
-    from deproj.clip.images import open_picture
+    from deproj.clip.images import open_picture  # imports torch: see `load`
 
     pictures: dict[str, Image] = {}
     for path in paths:
@@ -105,14 +110,12 @@ class Drawing:
     """Draws states in chunks that fit, with one progress bar for all."""
 
     def __init__(self, pipe: DeprojectorPipeline, negative: Expression, pictures: dict[str, Image], total: int) -> None:
-        from tqdm import tqdm
-
         self.pipe, self.negative, self.pictures = pipe, negative, pictures
         self.bar = tqdm(total=total * pipe.steps, desc="drawing", unit="step", disable=None, leave=False)
 
     def __call__(self, states: Tensor, seeds: list[int]) -> Tensor:
         """Pictures (B, height, width, 3) uint8 of states (B, 77, D)."""
-        import torch
+        import torch  # see `load`
 
         drawn = []
         for rows in torch.arange(len(states)).split(self.pipe.chunk):
@@ -271,10 +274,6 @@ def true_states(pipe: DeprojectorPipeline, asked: Asked, args: argparse.Namespac
 
 def write_pictures(drawn: Tensor, labels: list[str], seeds: list[int], args: argparse.Namespace) -> None:
     """Writes each picture (height, width, 3) uint8 to a file of its own, with what it was made from in it."""
-    from PIL.Image import fromarray
-
-    from deproj.draw.sheets import enlarged, save_image
-
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
         name = f"strip-{number + 1:02d}" if args.between else f"{number + 1:03d}-{slug(label)}".strip("-")
@@ -289,8 +288,6 @@ def write_sheets(drawn: Tensor, above: Tensor | None, labels: list[str], args: a
     """Writes the pictures side by side, and returns the names of the sheets."""
     import torch  # see `load`
 
-    from deproj.draw.sheets import save_image
-
     name, names = "strip" if args.between else "sheet", []
     for number, part in enumerate(torch.arange(len(drawn)).split(COLUMNS), 1):
         names.append(f"{name}.png" if number == 1 else f"{name}-{number}.png")
@@ -300,8 +297,6 @@ def write_sheets(drawn: Tensor, above: Tensor | None, labels: list[str], args: a
 
 def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], args: argparse.Namespace) -> Image:
     """Some of the pictures side by side, with the row of the true states where there is one."""
-    from deproj.draw.sheets import TRUE_STATES, sheet
-
     rows = {} if above is None else {TRUE_STATES + (", mixed" if args.between else ""): above[part]}
     own = "deprojected" if args.strength == 1 else f"deprojected, strength {args.strength:g}"
     return sheet(rows | {own: drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False)
@@ -324,8 +319,6 @@ def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | No
 
 def alone(expression: Expression) -> Image | None:
     """The picture that an expression is, if it is nothing else."""
-    from deproj.expression import Picture
-
     if len(expression.terms) == 1:
         weight, atom = expression.terms[0]
         if weight == 1 and isinstance(atom, Picture):
@@ -335,9 +328,7 @@ def alone(expression: Expression) -> Image | None:
 
 def fitted(image: Image, width: int, height: int) -> Tensor:
     """A picture as (height, width, 3) uint8, its middle cut out."""
-    import numpy as np
-    import torch
-    from PIL import ImageOps
+    import torch  # see `load`
 
     return torch.from_numpy(np.array(ImageOps.fit(image, (width, height))))
 

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
-from deproj.process.ranks import node_number
+from deproj.process.node import node_number
 from deproj.runs.folder import RunFolder
 from deproj.runs.settle import settle
 from deproj.settings.messages import explain, typed

@@ -104,7 +104,7 @@ class TextEncoder:
             UserError: for a folder that is no pipeline, a CLIP without a text projection, or one
                 whose text weights are not the pipeline's.
         """
-        from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers import CLIPTextModel, CLIPTokenizer  # a second or two, for whoever loads one
 
         where = locate(pipeline)
         try:
@@ -227,7 +227,7 @@ def invert(projection: Tensor) -> Tensor:
 
 def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     """W of a CLIP folder or hub id, after checking that its text weights are the encoder's."""
-    from transformers import CLIPTextModelWithProjection
+    from transformers import CLIPTextModelWithProjection  # see `from_pretrained`
 
     clip = local(clip, "clip")
     reach(clip, "config.json", "CLIP")

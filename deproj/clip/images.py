@@ -26,6 +26,7 @@ from torch import Tensor
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
 from deproj.pixel import NAME, local
+from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
 
@@ -153,6 +154,4 @@ class ImageEncoder:
 
 def drawings() -> list[Image.Image]:
     """Scenes of the pixel world, the same ones every time."""
-    from deproj.pixel.scenes import draw, sample
-
     return [Image.fromarray(picture) for picture in draw(sample(DRAWN, np.random.default_rng(0)))]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from deproj.process.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TRUE_STATES", "enlarged", "save_image", "sheet"]
 

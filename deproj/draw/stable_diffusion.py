@@ -102,7 +102,7 @@ class StableDiffusion:
         self, encoder: TextEncoder, distance: EmbeddingDistance | None, pictures: Sequence[Image] | None = None
     ) -> ImageEncoder | None:
         """CLIP's image encoder; None without a CLIP, or without the pictures of all kinds that it is set right by."""
-        from deproj.clip.images import ImageEncoder, drawings
+        from deproj.clip.images import ImageEncoder, drawings  # imports torch, which a look at settings need not wait for
 
         seen = drawings() if pictures is None and self.miniature else pictures
         if self.settings.clip is None or not seen:
@@ -114,6 +114,6 @@ class StableDiffusion:
         if not self.miniature:
             return None
         from deproj.pixel import shipped_folder
-        from deproj.pixel.reader import Reader
+        from deproj.pixel.reader import Reader  # imports torch: see above
 
         return Reader.from_pretrained(shipped_folder() / "reader")

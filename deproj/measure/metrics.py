@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from deproj.clip.encoder import LOAD_ERRORS, first_line
 from deproj.draw.renderer import Renderer
@@ -22,7 +24,7 @@ from deproj.pixel.grammar import asked
 from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
 from deproj.process.errors import UserError
-from deproj.process.files import kept
+from deproj.process.kept import kept
 from deproj.selection import PLACES, Plan
 
 __all__ = [
@@ -196,8 +198,7 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     Raises:
         UserError: for what is no whole CLIP.
     """
-    from PIL import Image
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # seconds, and no need of them in the pixel world
 
     try:
         model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
@@ -222,8 +223,6 @@ def redrawing(pictures: Tensor, reference: Tensor, reader: Reader) -> Measure:
 
 def likeness(pictures: Tensor, reference: Tensor) -> Measure:
     """Structural similarity (Wang et al. 2004) to the picture of the true states from the same seed."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     found = []
     for both in zip(pictures.split(20), reference.split(20), strict=True):
         ours, theirs = (images.permute(0, 3, 1, 2).float() / 255 for images in both)

@@ -16,8 +16,8 @@ from deproj.clip.encoder import TextEncoder
 from deproj.data.prompts import COMPOSED, SINGLE, benchmark_seeds
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
-from deproj.process.files import kept
 from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.kept import kept
 from deproj.process.memory import give_back
 from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import Dashboard, Picture, picture_name

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
 from deproj.process.interruption import Interruption
 from deproj.process.quiet import quiet_libraries
-from deproj.process.ranks import Rank, others
 from deproj.runs.folder import RunFolder
 from deproj.training.clock import Clock
 from deproj.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    from deproj.process.ranks import Rank
 
 __all__ = ["run"]
 
@@ -35,7 +37,8 @@ def run(config: dict[str, Any], path: Path, interruption: Interruption, rank: Ra
         print(f"{path} is done (held-out loss {done.val_loss:.4f}); nothing to do.")
         return done.val_loss
     clock = Clock()
-    # Lightning, transformers and diffusers take seconds to import: a mistake in the settings is told before.
+    # torch, Lightning, transformers and diffusers take seconds to import: a mistake in the settings is told before.
+    from deproj.process.ranks import others
     from deproj.training.checkpoints import Behind
     from deproj.training.finish import finish, tell
     from deproj.training.parts import Parts, Pictures, measured_prompts

@@ -162,13 +162,13 @@ def test_a_read_only_folder_of_shared_work_will_do(tmp_path: Path, monkeypatch: 
     """What is there is read without a lock, which couldn't be written. Root may write anywhere, so the lock is refused here."""
     import deproj.process.files
 
-    made = deproj.process.files.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
+    made = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
 
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(deproj.process.files, "alone", refused)
-    found = deproj.process.files.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
+    found = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
     assert torch.equal(found["x"], made["x"])
 
 
