@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from deproj.benchmark import SINGLE
 from deproj.data.batches import EpochOrder, sorting_pays
 from deproj.data.cache import Rows
-from deproj.data.prompts import SINGLE
 from deproj.data.sources import GrammarPrompts
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Batch, FeedMode, Recursive

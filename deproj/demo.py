@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlencode
 import torch
 from PIL.Image import Image, fromarray
 
+from deproj.benchmark import COMPOSED
 from deproj.clip.images import open_pictures
 from deproj.draw.sheets import TRUE_STATES, enlarged
 from deproj.expression import Expression, parse
@@ -34,7 +35,7 @@ __all__ = ["ROWS", "Settings", "build"]
 
 #: Rows of prompt and weight.
 ROWS = 4
-EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
+EXAMPLES = (*COMPOSED, "cat maid | 1boy @ 0.4")
 #: Seeds are below this: a browser's numbers are exact up to here.
 SEEDS = 2**53
 #: Width of a picture on the page, in pixels.

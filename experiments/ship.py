@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from deproj.benchmark import PROMPTS, seeds
 from deproj.draw.sheets import TRUE_STATES, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.results import describe
@@ -19,7 +20,6 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_checksums
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.training.callbacks import PROMPTS, SEEDS
 
 RUNS = {
     "all-batch": "ignored_states/all-batch-0",
@@ -37,11 +37,11 @@ def export(sweeps: Path, out: Path) -> None:
     sd = StableDiffusion.named("pixel")
     encoder = sd.encoder("cpu")
     renderer = sd.renderer(encoder, "cpu")
-    reference, embedding = renderer(encoder(PROMPTS).states, SEEDS), encoder.compose(PROMPTS)
+    reference, embedding = renderer(encoder(PROMPTS).states, seeds()), encoder.compose(PROMPTS)
     for name, run in RUNS.items():
         model = Deprojector.from_pretrained(sweeps / run, encoder)
         label = ", ".join(model.provenance[group]["name"] for group in ("selection", "feed"))
-        pictures = sheet({TRUE_STATES: reference, label: renderer(model.generate(embedding), SEEDS)}, PROMPTS)
+        pictures = sheet({TRUE_STATES: reference, label: renderer(model.generate(embedding), seeds())}, PROMPTS)
         save_image(pictures, out / name / "sheet.png")
         model.sheet = (out / name / "sheet.png").read_bytes()
         describe(model, RunFolder(sweeps / run), results[run])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deproj.data.prompts import BENCHMARK, words_of
+from deproj.benchmark import is_benchmark, words_of
 from deproj.data.readers import READERS, HubBlocks, LinesBlocks, ParquetBlocks
 from deproj.pixel import grammar
 from deproj.pixel.scenes import ATTRIBUTES
@@ -81,7 +81,7 @@ class GrammarPrompts(PromptSource):
         return "grammar-" + hashlib.blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 
     def held_out(self, text: str) -> bool:
-        return words_of(text) in BENCHMARK or grammar.held_out(text)
+        return is_benchmark(text) or grammar.held_out(text)
 
     def training(self, seed: int) -> Iterator[str]:
         return (text for text in grammar.training_texts(seed) if not self.held_out(text))
@@ -151,8 +151,7 @@ class ListedPrompts(PromptSource):
         return (text for line in self.blocks[number] if (text := line.strip()))
 
     def held_out(self, text: str) -> bool:
-        words = words_of(text)
-        return words in BENCHMARK or hashlib.blake2b(words.encode()).digest()[0] * 10 < 256
+        return is_benchmark(text) or hashlib.blake2b(words_of(text).encode()).digest()[0] * 10 < 256
 
     @staticmethod
     def _measured(text: str) -> bool:

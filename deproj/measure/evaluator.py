@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import plain
 from deproj.data.sources import PromptSource
 from deproj.draw.renderer import Renderer
 from deproj.draw.stable_diffusion import StableDiffusion

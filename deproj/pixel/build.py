@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from deproj.benchmark import PROMPTS
 from deproj.pixel import WEIGHTS, grammar, parts, scenes
 from deproj.pixel.reader import Reader
 from deproj.pixel.training import Rng, fit
@@ -323,10 +324,6 @@ def write_model_index(out: Path) -> None:
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-BENCHMARK = [
-    "cat maid", "1girl red hair blue eye black skirt", "1boy 1girl in class room",
-    "cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room",
-]  # fmt: skip
 GUIDANCE = 3.0
 
 
@@ -354,7 +351,7 @@ def measure_pictures(out: Path, work: Path, device: str) -> dict[str, Any]:
                 hits[name].append(what[name][0] == value)
         flat = [hit for some in hits.values() for hit in some]
         found[f"{guidance}"] = {"all": sum(flat) / len(flat)} | {n: sum(h) / max(len(h), 1) for n, h in hits.items()}
-    save_sheet(drawn([text for text in BENCHMARK for _ in range(3)], GUIDANCE), 6, work / "benchmark.png")
+    save_sheet(drawn([text for text in list(PROMPTS) for _ in range(3)], GUIDANCE), 6, work / "benchmark.png")
     share = found[f"{GUIDANCE}"]["all"]
     return rounded({"found_by_guidance": found}) | {"bar": 0.95, "met": share >= 0.95}
 

@@ -6,7 +6,7 @@ import html
 import os
 from pathlib import Path
 
-from deproj.data.prompts import COMPOSED, SINGLE
+from deproj.benchmark import PROMPTS, SINGLE
 from deproj.draw.sheets import TRUE_STATES
 from deproj.measure.compare import MEASURES
 from deproj.measure.results import ORDER, LeftOut, Setting
@@ -101,7 +101,7 @@ def page(
 
 def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     """Buttons for the seeds and a table: the article's figures where their settings are there, then all."""
-    e, columns = html.escape, SINGLE + COMPOSED
+    e, columns = html.escape, PROMPTS
     feeds = ("batch", "recursive")
     figures = {
         "Which states (the article's figure 1, batch-fed)": [f"{selection}, batch" for selection in ORDER],

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deproj.benchmark import PROMPTS, seeds
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE, benchmark_seeds
 from deproj.draw.sheets import TRUE_STATES, save_image, sheet
 from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.measure.results import LeftOut, Setting
@@ -19,11 +19,12 @@ from deproj.settings.nodes import settings
 
 __all__ = ["draw_pictures"]
 
-PROMPTS = SINGLE + COMPOSED
 
+def draw_pictures(found: list[Setting], noises: int, out: Path) -> tuple[list[str], list[LeftOut]]:
+    """Draws into ``pictures/``, and a sheet for each noise.
 
-def draw_pictures(found: list[Setting], seeds: int, out: Path) -> tuple[list[str], list[LeftOut]]:
-    """Draws into ``pictures/``, and a sheet for each seed.
+    Args:
+        noises: how many times every prompt is drawn, each time from other seeds.
 
     Returns:
         The rows' labels, the true states first, none where nothing can be drawn; and the models that are damaged.
@@ -38,14 +39,14 @@ def draw_pictures(found: list[Setting], seeds: int, out: Path) -> tuple[list[str
         return [], damaged
     renderer = sd.renderer(encoder, device)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for seed in range(seeds):
-        drawn = {label: renderer(states, benchmark_seeds(100 * seed)) for label, states in rows.items()}
-        for number, pictures in enumerate(drawn.values()):
+    for number in range(noises):
+        drawn = {label: renderer(states, seeds(100 * number)) for label, states in rows.items()}
+        for row, pictures in enumerate(drawn.values()):
             for column, picture in enumerate(pictures):
                 image = Image.fromarray(picture.numpy())
                 image.thumbnail((256, 256))
-                image.save(out / "pictures" / f"{number}-{seed}-{column}.png")
-        save_image(sheet(drawn, PROMPTS), out / f"sheet-{seed + 1}.png")
+                image.save(out / "pictures" / f"{row}-{number}-{column}.png")
+        save_image(sheet(drawn, PROMPTS), out / f"sheet-{number + 1}.png")
     return list(rows), damaged
 
 

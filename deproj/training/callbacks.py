@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import Tensor
 
+from deproj.benchmark import PROMPTS, seeds
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE, benchmark_seeds
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.process.interruption import Interrupted, Interruption
@@ -25,7 +25,7 @@ from deproj.training.module import DeprojectorModule
 
 __all__ = ["BenchmarkSheet", "LevelMemory", "StopOnSignal"]
 
-PROMPTS, SEEDS = SINGLE + COMPOSED, benchmark_seeds()
+SEEDS = seeds()
 #: Height of a picture on a dashboard, in pixels.
 SHOWN = 160
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.data.batches import SamplesModule
-from deproj.data.prompts import plain
 from deproj.data.settings import DataSettings
 from deproj.evaluate import evaluator_of
 from deproj.measure.compare import difference, estimate

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import sheet
 from deproj.draw.stable_diffusion import SdSettings

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, build_cache
 from deproj.data.mix import Mix
-from deproj.data.prompts import plain
 from deproj.data.sources import GrammarPrompts, ListedPrompts
 from deproj.draw.renderer import Renderer
 from deproj.draw.stable_diffusion import SdSettings

@@ -19,7 +19,7 @@ from conftest import Ended, call
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
-from deproj.data.prompts import COMPOSED, SINGLE
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import NO_DETAILS, WandbDashboard, job_name, picture_name
 
