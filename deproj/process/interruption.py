@@ -9,6 +9,8 @@ import sys
 from types import FrameType
 from typing import Any
 
+from deproj.process.system import END_SIGNALS, TIME_SIGNALS
+
 __all__ = ["Interrupted", "Interruption"]
 
 
@@ -46,8 +48,7 @@ class Interruption:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The signals that are handled here."""
-        ends = (signal.SIGINT, signal.SIGTERM)
-        return (*ends, signal.SIGUSR1, signal.SIGUSR2) if "SLURM_JOB_ID" in os.environ else ends
+        return END_SIGNALS + TIME_SIGNALS if "SLURM_JOB_ID" in os.environ else END_SIGNALS
 
     def __enter__(self) -> Interruption:
         self.before = {number: signal.getsignal(number) for number in self.numbers}
@@ -72,7 +73,7 @@ class Interruption:
 
     def requeue(self, number: int) -> None:
         """Puts a SLURM job back in the queue, after a signal that says its time is up; does nothing after any other."""
-        if number not in (signal.SIGUSR1, signal.SIGUSR2):
+        if number not in TIME_SIGNALS:
             return
         launcher = self.before[number]
         if callable(launcher):  # submitit's, which requeues with the arguments of the job

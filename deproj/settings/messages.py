@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -12,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from deproj.process.system import quoted
 from deproj.settings.shipped import CONF
 
 __all__ = ["explain", "typed", "unknown"]
@@ -53,7 +53,7 @@ def typed(key: str, value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
         escaped = text.replace("'", "\\'")
         text = f"'{escaped}'"
-    return shlex.quote(f"{key}={text}")
+    return quoted(f"{key}={text}")
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

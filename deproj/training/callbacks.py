@@ -18,7 +18,7 @@ from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.kept import kept
-from deproj.process.memory import give_back
+from deproj.process.system import give_back
 from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import Dashboard, Picture, picture_name
 from deproj.training.module import DeprojectorModule

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.process.files import write_whole
+from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation
 from deproj.training.sweep import INDEX
@@ -32,19 +32,13 @@ __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "pi
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
-
-
 COLUMNS = ["prompts", "measure", "value", "low", "high", "n"]
-
-
 #: What a sweep's command sets that tells no job from another.
 NO_CHOICE = ("resume", "render", "evaluate", "logger", "experiment", "data.cache", "trainer.progress", "trainer.accelerator")
 
 
 #: Seconds to wait for the W&B server at the start, before going offline, and for the last data to be sent.
 START, END = 30, 600
-
-
 #: Settings of W&B under which it collects nothing by itself.
 NO_DETAILS: dict[str, Any] = {
     **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info", "disable_git", "disable_code"), True),
@@ -143,7 +137,7 @@ class WandbDashboard(Logger, Dashboard):
         self.details = details
         self.run: wandb.Run | None = None
         known = self.folder / "wandb-id"
-        before = known.read_text().strip() if known.exists() else ""
+        before = known.read_text(encoding="utf-8").strip() if known.exists() else ""
         self.id = before if re.fullmatch("[a-z0-9]{8}", before) else secrets.token_hex(4)
 
     @property
@@ -241,7 +235,7 @@ class WandbDashboard(Logger, Dashboard):
 
     def sync(self, runs: str) -> str:
         """The command that sends runs, by a pattern of their folders' names."""
-        return f"wandb sync {shlex.quote(str(self.folder))}/wandb/{runs}"
+        return f"wandb sync {quoted(str(self.folder))}/wandb/{runs}"
 
     @contextmanager
     def staging(self) -> Iterator[None]:

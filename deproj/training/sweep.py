@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, write_whole
+from deproj.process.system import command_line
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
@@ -137,6 +137,6 @@ def tell(sweep: Path) -> bool:
         why = f": {error}" if error else ""
         print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    command = f"{shlex.join(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
+    command = f"{command_line(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
     print(f"Each has its log in its folder. To run just these again, and what has not begun: {command}", file=sys.stderr)
     return False
