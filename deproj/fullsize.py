@@ -89,7 +89,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
 
 def make_tokenizer(size: int) -> Any:
-    """The pixel world's tokenizer with tokens that no text gives between its own and SOS and EOS, which come last."""
+    """The pixel world's tokenizer with tokens that no text contains between its own and SOS and EOS, which come last."""
     from transformers import CLIPTokenizer  # see `make`
 
     from deproj.pixel.parts import EOS, PLACES, SOS
@@ -109,7 +109,7 @@ def make_tokenizer(size: int) -> Any:
 
 
 def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
-    """Writes a CLIP and gives its text tower as a pipeline has it, both in float16."""
+    """Writes a CLIP and returns its text tower as a pipeline has it, both in float16."""
     # see `make`
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 

@@ -195,7 +195,7 @@ CHECKSUM = {"checksum": "<u4"}
 
 
 class CachedSamples(Dataset[Rows]):
-    """Samples of a cache folder; indexed with a list of rows it gives a `Rows`.
+    """Samples of a cache folder; indexed with a list of rows it returns a `Rows`.
 
     Attributes:
         length: of all samples, (rows,).

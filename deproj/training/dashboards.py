@@ -33,7 +33,7 @@ __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "pi
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
 COLUMNS = ["prompts", "measure", "value", "low", "high", "n"]
-#: What a sweep's command sets that tells no job from another.
+#: What a sweep's command sets that does not distinguish its jobs.
 NO_CHOICE = ("resume", "render", "evaluate", "logger", "experiment", "data.cache", "trainer.progress", "trainer.accelerator")
 
 
@@ -157,7 +157,7 @@ class WandbDashboard(Logger, Dashboard):
         return self.run
 
     def begin(self) -> wandb.Run:
-        """Begins the W&B run, offline if need be, and says where it is."""
+        """Begins the W&B run, offline if need be, and prints where it is."""
         settings = wandb.Settings(reinit="create_new", silent=True, init_timeout=START)
         settings.finish_timeout, settings.finish_timeout_raises = END, True
         if not self.details:
@@ -268,7 +268,7 @@ def sweep_name(folder: Path) -> str | None:
 
 
 def job_name(config: dict[str, Any], run: RunFolder) -> str:
-    """What tells a run from others: its selection, feed, seed, and what else its sweep sets."""
+    """What distinguishes a run from others: its selection, feed, seed, and what else its sweep sets."""
     choices = config["choices"]
     set_by_sweep = run.read_job().settings if run.job.exists() else {}
     named = ("selection", "feed", "model", "seed")
