@@ -4,7 +4,7 @@ An `Expression` is a weighted sum of differences to the empty prompt's embedding
 
     e = sum(w_i (e_i - e0)) + e0
 
-of texts, pictures and embeddings. Sums, weights, subtraction, means and interpolation all give one again:
+of texts, pictures and embeddings. Sums, weights, subtraction, means and interpolation are expressions again:
 
     text("1girl") + 1.2 * text("red hair") - "black skirt"      mean("cat", "maid")      between("cat maid", "1boy", 0.3)
 
@@ -62,7 +62,7 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture, whose embedding CLIP's image encoder gives."""
+    """A picture, whose embedding CLIP's image encoder computes."""
 
     image: Image
 
@@ -144,7 +144,7 @@ class Expression:
         Raises:
             UserError: for a name that no picture has.
         """
-        from PIL import Image
+        from PIL import Image  # parsing alone does without
 
         if missing := [name for name in self.names if name not in pictures]:
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
@@ -188,7 +188,7 @@ def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
 
 def expression_of(anything: Any) -> Expression:
     """A text in the syntax, a picture, an embedding (D,), or what is an expression already."""
-    import torch
+    import torch  # parsing alone needs neither
     from PIL import Image
 
     if isinstance(anything, Expression):
@@ -211,7 +211,7 @@ def embed(expressions: Sequence[Expression], encoder: TextEncoder, pictures: Pic
     Raises:
         UserError: for a picture where there is no image encoder or that has no name, and for an embedding of another width.
     """
-    import torch
+    import torch  # parsing alone does without
 
     empty = encoder.empty.embedding[0]
     atoms = list(dict.fromkeys(atom for expression in expressions for _, atom in expression.terms))

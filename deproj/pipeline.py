@@ -4,7 +4,7 @@
     pipe("cat, maid").images[0]
 
 The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`, which may be given another
-scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` gives:
+scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` returns:
 
     img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     states, negative = pipe.encode_prompt("cat, maid")
@@ -27,34 +27,18 @@ from torch import Tensor
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
-from deproj.draw.renderer import Renderer
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.renderer import Renderer, draw, sample
+from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.selection import PLACES, TokenSelection
 from deproj.settings.build import build
-from deproj.settings.compose import read_config
-from deproj.settings.nodes import foreign_classes, settings
-from deproj.settings.shipped import CONF
+from deproj.settings.nodes import foreign_classes
 
-__all__ = ["DeprojectorPipeline", "sd_settings"]
+__all__ = ["DeprojectorPipeline"]
 
 Prompt = str | Expression | Image | Tensor
-
-
-def sd_settings(sd: str | Path, clip: str | Path | None = None) -> SdSettings:
-    """How pictures are sampled in the pixel world, or in any Stable Diffusion 1.x.
-
-    Args:
-        sd: ``pixel``, a folder or a hub id.
-        clip: the CLIP that its text encoder comes from; for ``pixel`` its own.
-    """
-    name = "pixel" if str(sd) == "pixel" else "sd15"
-    node = read_config(CONF / "sd" / f"{name}.yaml")
-    if name != "pixel":
-        node |= {"path": str(sd), "clip": None if clip is None else str(clip)}
-    return settings(SdSettings, node, "sd")
 
 
 class DeprojectorPipeline:
@@ -65,7 +49,7 @@ class DeprojectorPipeline:
         encoder: the text encoder that the deprojector inverts.
         model: the deprojector.
         pictures: CLIP's image encoder, or None where pictures can't be taken.
-        steps, guidance: of the sampler, where a call doesn't say.
+        steps, guidance: of the sampler, where a call doesn't set them.
         chunk: pictures to draw at once where there are many.
 
     Args:
@@ -110,15 +94,13 @@ class DeprojectorPipeline:
             UserError: for what isn't there, is damaged, or doesn't belong together.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        chosen = sd if isinstance(sd, SdSettings) else sd_settings(sd, clip)
-        encoder = TextEncoder.from_pretrained(chosen.path, chosen.clip, device)
+        chosen = StableDiffusion(sd) if isinstance(sd, SdSettings) else StableDiffusion.named(sd, clip)
+        encoder = chosen.encoder(device)
         model = deprojector
         if not isinstance(model, Deprojector):
             model = Deprojector.from_pretrained(model, encoder)
-        seen = None
-        if chosen.clip is not None and (pictures or chosen.clip == "pixel"):
-            seen = ImageEncoder(chosen.clip, encoder, model.distance, pictures)
-        renderer = Renderer(chosen, encoder.empty.states[0], device)
+        seen = chosen.images(encoder, model.distance, pictures)
+        renderer = chosen.renderer(encoder, device)
         return cls(renderer, encoder, model.to(device), seen, selection or selection_of(model))
 
     def with_model(self, model: Deprojector) -> DeprojectorPipeline:
@@ -266,7 +248,7 @@ class DeprojectorPipeline:
     def with_negative(
         self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` gives them."""
+        """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` returns them."""
         given = self.read(as_list("" if negative_prompt is None else negative_prompt, None, None), pictures)
         if len(given) not in (1, len(states)):
             raise UserError(f"there are {len(given)} negative prompts for {len(states)} prompts; give one, or as many.")
@@ -303,7 +285,7 @@ class DeprojectorPipeline:
             options: of the diffusers pipeline's call, as `output_type` or `callback_on_step_end`.
 
         Returns:
-            What the diffusers pipeline gives, with `images`.
+            What the diffusers pipeline returns, with `images`.
 
         Raises:
             UserError: for prompts that can't be read, and for options that there aren't, which diffusers would pass over.
@@ -313,15 +295,28 @@ class DeprojectorPipeline:
             raise UserError(f"the pipeline has no option {strange[0]!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
         states = self.states_of(prompt, embedding, image, strength, pictures)
         positive, negative = self.with_negative(states, negative_prompt, pictures)
-        return self.sd(
-            prompt_embeds=positive,
-            negative_prompt_embeds=negative,
-            guidance_scale=self.guidance if guidance_scale is None else guidance_scale,
-            num_inference_steps=self.steps if num_inference_steps is None else num_inference_steps,
+        return sample(
+            self.sd,
+            positive,
+            negative,
+            self.steps if num_inference_steps is None else num_inference_steps,
+            self.guidance if guidance_scale is None else guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             **options,
         )
+
+    def draw(
+        self, states: Tensor, negative: Tensor, seeds: Sequence[int], guidance: float | None = None, **options: Any
+    ) -> Tensor:
+        """Pictures of states that are there already, (B, height, width, 3) uint8 on the CPU.
+
+        Args:
+            states, negative: (B, 77, D), as `encode_prompt` returns them.
+            seeds: one a picture.
+            options: of the diffusers pipeline's call, as `callback_on_step_end`.
+        """
+        return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 
 
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
@@ -348,7 +343,7 @@ def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
 
 
 def selection_of(model: Deprojector) -> TokenSelection | None:
-    """The selection that a model says it was trained on, if that is one of those that are shipped."""
+    """The selection that a model was trained on, if that is one of those that are shipped."""
     node = {key: value for key, value in (model.provenance.get("selection") or {}).items() if key != "name"}
     if not node or foreign_classes({"selection": node}, ("selection",)):
         return None

@@ -1,6 +1,6 @@
 """Token selections: which states a model is trained on, and in which order.
 
-A selection looks at the lengths alone and gives the order (which position of the encoder's output
+A selection looks at the lengths alone and returns the order (which position of the encoder's output
 stands at each place of the sequence) and the weight of each place. Place 0 is always SOS, weight 0.
 With L the length (SOS and EOS counted) and T = 77 places:
 
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PLACES", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"]
+__all__ = ["PLACES", "SELECTIONS", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"]
 
 PLACES = 77
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a selection says of B prompts.
+    """The order and the weights of the places of B prompts.
 
     Attributes:
         order: the position at each place, (B, 77) int64, a permutation of 0..76 in every row.
@@ -114,3 +114,12 @@ class EosOnward(TokenSelection):
         tail = PLACES - length + 1  # states from the first EOS on
         order = torch.where(place <= tail, place + length - 2, place - tail)
         return Plan(torch.where(place == 0, 0, order), (place > 0) & (place <= tail))
+
+
+#: Those that ship, by the names of their settings, in the article's order.
+SELECTIONS: dict[str, TokenSelection] = {
+    "all": AllTokens(),
+    "words_eos": WordsEos(),
+    "words_eos_reversed": WordsEosReversed(),
+    "eos_onward": EosOnward(),
+}

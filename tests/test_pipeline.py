@@ -15,10 +15,10 @@ import torch
 from conftest import Ended
 from PIL import Image
 
+from deproj.benchmark import SINGLE
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
-from deproj.data.prompts import SINGLE
 from deproj.expression import mean, parse, picture, text
 from deproj.model.lstm import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline
@@ -332,7 +332,7 @@ def test_a_model_of_another_width_or_world_is_refused(encoder: TextEncoder, pipe
         with pytest.raises(UserError, match=said):
             DeprojectorPipeline.from_pretrained("pixel", name)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("")
+    (tmp_path / "run" / "config.yaml").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="training isn't done"):
         DeprojectorPipeline.from_pretrained("pixel", tmp_path / "run")
 

@@ -8,13 +8,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model.card import FILES, model_card
 from deproj.process.errors import UserError
 from deproj.process.files import intact, replacing, write_whole
 from deproj.process.hub import download, upload
+from deproj.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from deproj.model.base import Deprojector
@@ -42,9 +44,10 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
         UserError: where there is none.
     """
     folder = Path(source)
-    if (folder / "deprojector").is_dir():
-        return folder / "deprojector"
-    if (folder / "config.yaml").is_file():
+    run = RunFolder(folder)
+    if run.model.is_dir():
+        return run.model
+    if run.is_run:
         raise UserError(f"{folder} is no deprojector, but a run whose training isn't done.")
     if folder.is_dir():
         return folder
@@ -70,10 +73,7 @@ def save(model: Deprojector, folder: Path, repo_id: str | None = None) -> None:
         state |= {f"distance.{name}": value for name, value in model.distance.named_buffers()}
     state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
     with replacing(folder / "model.safetensors") as weights:
-        weights.touch()
-        mode = weights.stat().st_mode
-        save_file(state, weights)
-        weights.chmod(mode)  # safetensors lets nobody else read it
+        weights.write_bytes(serialized(state))  # safetensors' own way of writing lets nobody else read the file
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.sheet is not None:
         with replacing(folder / "sheet.png") as picture:

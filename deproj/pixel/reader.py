@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deproj.pixel.grammar import Key
@@ -17,7 +18,7 @@ __all__ = ["Reader"]
 class Reader(nn.Module):
     """A convolutional classifier, one head an attribute; class 0 is "not there".
 
-    `forward` takes pictures (B, 3, 32, 32) in [-1, 1] and gives logits (B, classes) by attribute.
+    `forward` takes pictures (B, 3, 32, 32) in [-1, 1] and returns logits (B, classes) by attribute.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class Reader(nn.Module):
     def fidelity(self, pictures: Tensor, keys: list[Key]) -> list[float]:
         """Prompt fidelity: of the attributes that each key asks for, the share found in its picture.
 
-        A key that asks for nothing gives nan.
+        The share of a key that asks for nothing is nan.
         """
         shares = []
         for seen, key in zip(self.read(pictures), keys, strict=True):
@@ -61,8 +62,6 @@ class Reader(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Reader:
-        from safetensors.torch import load_file
-
         reader = cls()
         reader.load_state_dict({k: v.float() for k, v in load_file(Path(folder) / "model.safetensors").items()})
         return reader.eval()

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
 from deproj.process.errors import UserError
 
 __all__ = ["download", "reach", "told", "upload"]
 
 
 def download(repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
-    """Files of a repository on the Hub, or of its copy here, which is asked for once; gives their folder."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
+    """Files of a repository on the Hub, or of its copy here, which is asked for once; returns their folder."""
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
@@ -26,7 +26,7 @@ def download(repo_id: str, files: Sequence[str], revision: str | None = None) ->
 def reach(source: str, file: str, what: str) -> None:
     """Asks the Hub for one small file of what is no local folder.
 
-    Where there is no network, this tells so at once, while loading the parts tries again and again, for minutes.
+    Where there is no network, this fails at once, while loading the parts would retry for minutes.
 
     Raises:
         UserError: for what is neither a folder nor on the Hub, nor downloaded.
@@ -53,10 +53,6 @@ def upload(
     Returns:
         The commit's address.
     """
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -64,5 +60,5 @@ def upload(
             repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(files), **options
         )
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
-        raise UserError(f"{repo_id} could not be pushed: {told(error)} (`hf auth login` gives a token.)") from None
+        raise UserError(f"{repo_id} could not be pushed: {told(error)} (`hf auth login` stores a token.)") from None
     return str(commit.pr_url or commit.commit_url)

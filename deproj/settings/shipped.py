@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CONF", "GROUPS", "SHIPPED"]
+from omegaconf import OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf"
+__all__ = ["CONF", "GROUPS", "OBJECTS", "shipped_classes"]
+
+#: The settings that ship: in the package where it is installed, at the repository's top in a checkout.
+CONF = next(path for top in (1, 2) if (path := Path(__file__).parents[top] / "conf").is_dir())
 GROUPS = ("selection", "feed", "model", "sd", "trainer", "logger", "experiment")
-#: The classes that a config read back from a run may build. Others must be named by the user.
-SHIPPED = {
-    "selection": {f"deproj.selection.{name}" for name in ("AllTokens", "WordsEos", "WordsEosReversed", "EosOnward")},
-    "feed": {"deproj.feed.Batch", "deproj.feed.Recursive"},
-    "model": {"deproj.model.LSTMDeprojector.for_encoder", "deproj.model.MLPDeprojector.for_encoder"},
-}
+#: The groups whose choices name a class.
+OBJECTS = ("selection", "feed", "model")
+
+
+@cache
+def shipped_classes(group: str) -> frozenset[str]:
+    """The classes that the shipped choices of a group name, and so all that a config read back from a run may build.
+
+    Others must be named by the user.
+    """
+    nodes: Any = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
+    return frozenset(str(node.get("_target_")) for node in nodes)

@@ -5,11 +5,9 @@ A dashboard is a Lightning logger that also takes pictures, the evaluation and t
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,25 +23,22 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.process.files import write_whole
+from deproj.process.system import quoted
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import KINDS, Evaluation
 from deproj.training.sweep import INDEX
 
 __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "picture_name"]
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
-
-
 COLUMNS = ["prompts", "measure", "value", "low", "high", "n"]
-
-
-#: What a sweep's command sets that tells no job from another.
+#: What a sweep's command sets that does not distinguish its jobs.
 NO_CHOICE = ("resume", "render", "evaluate", "logger", "experiment", "data.cache", "trainer.progress", "trainer.accelerator")
 
 
 #: Seconds to wait for the W&B server at the start, before going offline, and for the last data to be sent.
 START, END = 30, 600
-
-
 #: Settings of W&B under which it collects nothing by itself.
 NO_DETAILS: dict[str, Any] = {
     **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info", "disable_git", "disable_code"), True),
@@ -67,7 +62,7 @@ class Dashboard(ABC):
         """
 
     @abstractmethod
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """Shows what ``evaluation.json`` holds as a table."""
 
     @abstractmethod
@@ -84,12 +79,12 @@ def picture_name(prompt: str) -> str:
     return re.sub(r"\W+", "_", f"{'composed' if ',' in prompt else 'single'} {prompt}")
 
 
-def table(evaluation: dict[str, Any]) -> list[list[Any]]:
+def table(evaluation: Evaluation) -> list[list[Any]]:
     """An evaluation's rows, by `COLUMNS`."""
     return [
-        [kind, measure, *(entry[key] for key in COLUMNS[2:])]
-        for kind in ("single", "composed")
-        for measure, entry in evaluation[kind].items()
+        [kind, measure, summary.value, summary.low, summary.high, summary.n]
+        for kind in KINDS
+        for measure, summary in evaluation.of(kind).summaries.items()
     ]
 
 
@@ -110,7 +105,7 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
             self.experiment.add_image(name, np.asarray(picture), epoch, dataformats="HWC")
 
     @rank_zero_only
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         lines = [COLUMNS, ["---"] * len(COLUMNS), *table(evaluation)]
         self.experiment.add_text("evaluation", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), step)
 
@@ -131,18 +126,18 @@ class WandbDashboard(Logger, Dashboard):
 
     Args:
         config: the run's settings.
-        folder: of the run. In it, ``wandb-id`` names the W&B run that a resumed run goes on with, and ``wandb/`` holds its data.
+        run: its folder. In it, ``wandb-id`` names the W&B run that a resumed run goes on with, and ``wandb/`` holds its data.
         project: of W&B.
         details: whether W&B may also collect what it does by default: machine, its load, packages, git and code state, console.
     """
 
-    def __init__(self, config: dict[str, Any], folder: Path, project: str, details: bool) -> None:
+    def __init__(self, config: dict[str, Any], run: RunFolder, project: str, details: bool) -> None:
         super().__init__()
-        self.config, self.choices, self.folder, self.project = config, config["choices"], folder, project
+        self.config, self.choices, self.folder, self.project = config, config["choices"], run.path, project
         self.details = details
         self.run: wandb.Run | None = None
-        known = folder / "wandb-id"
-        before = known.read_text().strip() if known.exists() else ""
+        known = self.folder / "wandb-id"
+        before = known.read_text(encoding="utf-8").strip() if known.exists() else ""
         self.id = before if re.fullmatch("[a-z0-9]{8}", before) else secrets.token_hex(4)
 
     @property
@@ -162,7 +157,7 @@ class WandbDashboard(Logger, Dashboard):
         return self.run
 
     def begin(self) -> wandb.Run:
-        """Begins the W&B run, offline if need be, and says where it is."""
+        """Begins the W&B run, offline if need be, and prints where it is."""
         settings = wandb.Settings(reinit="create_new", silent=True, init_timeout=START)
         settings.finish_timeout, settings.finish_timeout_raises = END, True
         if not self.details:
@@ -175,7 +170,7 @@ class WandbDashboard(Logger, Dashboard):
             resume="allow",
             project=self.project,
             group=sweep_name(self.folder),
-            name=job_name(self.config, self.folder)[:128],
+            name=job_name(self.config, RunFolder(self.folder))[:128],
             tags=[tag for name in ("selection", "feed", "model", "sd", "experiment") if (tag := self.choices[name])],
             config=self.config,
             dir=self.folder,
@@ -212,7 +207,7 @@ class WandbDashboard(Logger, Dashboard):
         self.experiment.log(images | {"trainer/global_step": step})
 
     @rank_zero_only
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         setting = f"{self.choices['selection']}, {self.choices['feed']}"  # tables of several runs are shown as one
         rows = [[setting, self.config["seed"], *row] for row in table(evaluation)]
         with self.staging():
@@ -240,7 +235,7 @@ class WandbDashboard(Logger, Dashboard):
 
     def sync(self, runs: str) -> str:
         """The command that sends runs, by a pattern of their folders' names."""
-        return f"wandb sync {shlex.quote(str(self.folder))}/wandb/{runs}"
+        return f"wandb sync {quoted(str(self.folder))}/wandb/{runs}"
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -272,10 +267,10 @@ def sweep_name(folder: Path) -> str | None:
     return next((parent.name for parent in folder.resolve().parents if (parent / INDEX).exists()), None)
 
 
-def job_name(config: dict[str, Any], folder: Path) -> str:
-    """What tells a run from others: its selection, feed, seed, and what else its sweep sets."""
-    choices, job = config["choices"], folder / "job.json"
-    set_by_sweep = json.loads(job.read_text())["settings"] if job.exists() else {}
+def job_name(config: dict[str, Any], run: RunFolder) -> str:
+    """What distinguishes a run from others: its selection, feed, seed, and what else its sweep sets."""
+    choices = config["choices"]
+    set_by_sweep = run.read_job().settings if run.job.exists() else {}
     named = ("selection", "feed", "model", "seed")
     others = [f"{key}={value}" for key, value in set_by_sweep.items() if key not in named and not key.startswith(NO_CHOICE)]
     model = [] if choices["model"] == "lstm" else [choices["model"]]

@@ -22,13 +22,13 @@ class MetricsFile(Logger):
     Lightning's own CSVLogger deletes the rows of the run that it goes on with, and has them back only with the next ones.
 
     Args:
-        folder: of the run. What the file holds already is kept, but for a row that was cut short.
+        path: of the file. What it holds already is kept, but for a row that was cut short.
         steps: that the run has behind it; later rows are dropped.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = path
         self.rows = [row for row in self.read() if int(row["step"]) < steps]  # that the file doesn't hold yet, or is to keep
         self.written: list[str] = []  # columns of the file, once it holds no more than it should
 
@@ -52,7 +52,7 @@ class MetricsFile(Logger):
         """The whole rows of the file."""
         if not self.path.exists():
             return []
-        whole = self.path.read_text().rpartition("\n")[0]
+        whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
 
     @rank_zero_only
@@ -65,7 +65,7 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         if columns == self.written:
             writer.writerows(self.rows)
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(text.getvalue())
         else:
             writer.writeheader()

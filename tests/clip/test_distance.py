@@ -12,10 +12,10 @@ import torch
 from conftest import Ended, embeddings
 from safetensors.torch import load_file, save_file
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.distance import FAR, EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Mix
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.data.sources import GrammarPrompts
 from deproj.model.lstm import LSTMDeprojector
 from deproj.process.errors import UserError
@@ -70,4 +70,4 @@ def test_a_run_keeps_it_with_its_model(train: Callable[..., Ended], tmp_path: Pa
     save_file(weights, older / "model.safetensors")
     with pytest.raises(UserError, match="damaged"):
         LSTMDeprojector.from_pretrained(older)
-    assert json.loads((older / "config.json").read_text())["model_type"] == "lstm"
+    assert json.loads((older / "config.json").read_text(encoding="utf-8"))["model_type"] == "lstm"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import sheet
 from deproj.draw.stable_diffusion import SdSettings
@@ -67,7 +67,7 @@ def test_is_what_the_whole_pipeline_draws(encoder: TextEncoder, pictures: torch.
 
 def test_sheet_holds_the_pictures(pictures: torch.Tensor):
     tiles = torch.cat([pictures, pictures])
-    image = sheet({"no deprojector": tiles, "this run": tiles}, SINGLE + COMPOSED, side=64)
+    image = sheet({"true states": tiles, "this run": tiles}, SINGLE + COMPOSED, side=64)
     assert image.width > 6 * 64
     assert image.height > 2 * 64
     found = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(image.height, image.width, 3)
@@ -83,7 +83,7 @@ def test_refuses_what_is_no_pipeline(tmp_path: Path, encoder: TextEncoder):
 
     with pytest.raises(UserError, match="no diffusers pipeline"):
         Renderer(replace(SD, path=str(tmp_path)), encoder.empty.states[0], "cpu")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be loaded"):
         Renderer(replace(SD, path=str(tmp_path)), encoder.empty.states[0], "cpu")
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +14,18 @@ from conftest import Ended
 from PIL import Image
 
 from deproj.measure.compare import difference, estimate
-from deproj.measure.results import collect, numbers
+from deproj.measure.results import collect
+from deproj.measure.rows import rows_of
 from deproj.process.errors import UserError
 from deproj.report.figures import by_place, curves, scatter
+from deproj.runs.records import Measured
 
 Train = Callable[..., Ended]
 
 
-def evaluation(above: np.ndarray, below: np.ndarray | None = None) -> dict[str, Any]:
+def measured(above: np.ndarray, below: np.ndarray | None = None) -> Measured:
     below = np.ones_like(above) if below is None else below
-    return {"raw": {"single": {"fidelity": [above.tolist(), below.tolist()]}}}
+    return Measured({}, {"fidelity": (above.tolist(), below.tolist())}, [])
 
 
 def test_intervals_over_seeds_and_prompts_cover():
@@ -34,8 +35,8 @@ def test_intervals_over_seeds_and_prompts_cover():
         hits = 0
         for _ in range(trials):
             prompts = of_prompt * random.standard_normal(60)
-            runs = [evaluation(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
-            found = estimate(runs, "single", "fidelity")
+            runs = [measured(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
+            found = estimate(runs, "fidelity")
             assert found is not None
             hits += found.low <= 1 <= found.high
         assert 0.91 <= hits / trials <= 0.99
@@ -44,25 +45,25 @@ def test_intervals_over_seeds_and_prompts_cover():
 def test_differences_are_paired():
     random = np.random.default_rng(1)
     prompts = 10 * random.standard_normal(100)  # prompts differ far more than the settings
-    ours = [evaluation(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
-    theirs = [evaluation(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
-    found = difference(ours, theirs, "single", "fidelity")
+    ours = [measured(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    theirs = [measured(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    found = difference(ours, theirs, "fidelity")
     assert found is not None
     assert found.low > 0.4
     assert found.high < 0.6
-    own = estimate(ours, "single", "fidelity")
+    own = estimate(ours, "fidelity")
     assert own is not None
     assert own.high - own.low > 2
     with pytest.raises(ValueError, match="different prompts"):
-        difference(ours, [evaluation(np.ones(7))], "single", "fidelity")
+        difference(ours, [measured(np.ones(7))], "fidelity")
 
 
 def test_differences_are_paired_by_seed_where_seeds_are_shared():
     random = np.random.default_rng(2)
     prompts, of_seed = random.standard_normal(100), (-3.0, 0.0, 3.0)  # seeds differ far more than the settings
-    ours = [evaluation(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
-    theirs = [evaluation(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
-    found, apart = (difference(ours, theirs, "single", "fidelity", paired) for paired in (True, False))
+    ours = [measured(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    theirs = [measured(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    found, apart = (difference(ours, theirs, "fidelity", paired) for paired in (True, False))
     assert found is not None
     assert apart is not None
     assert found.value == pytest.approx(apart.value)
@@ -96,10 +97,10 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (sweep / "unfinished" / "result.json").unlink()
     (sweep / "unfinished" / "evaluation.json").unlink()
     (sweep / "unmeasured" / "evaluation.json").unlink()
-    (sweep / "broken" / "evaluation.json").write_text('{"raw": ')
-    stored = json.loads((sweep / "a0" / "evaluation.json").read_text())
-    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}))
-    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}))
+    (sweep / "broken" / "evaluation.json").write_text('{"raw": ', encoding="utf-8")
+    stored = json.loads((sweep / "a0" / "evaluation.json").read_text(encoding="utf-8"))
+    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}), encoding="utf-8")
+    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}), encoding="utf-8")
 
     assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
     said = capsys.readouterr().out
@@ -112,19 +113,22 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("twice", "the same setting and seed"),
     ):
         assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
-    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    report = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
     single = [row for row in report["rows"] if row["prompts"] == "single"]
     assert [(row["setting"], row["seeds"]) for row in single] == [("all, batch", 2), ("eos_onward, recursive", 1)]
-    values = [json.loads((sweep / name / "evaluation.json").read_text())["single"]["likeness"]["value"] for name in ("a0", "a1")]
+    values = [
+        json.loads((sweep / name / "evaluation.json").read_text(encoding="utf-8"))["single"]["likeness"]["value"]
+        for name in ("a0", "a1")
+    ]
     assert single[0]["values"]["likeness"]["value"] == pytest.approx(np.mean(values), abs=1e-5)
     assert single[0]["differences"]["likeness"]["value"] == 0
     assert single[1]["untrained"] == ["mse words"]
-    page = (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "src='http" not in page
     assert "href='http" not in page
     assert "../sweep/a0/config.yaml" in page
     assert "python -m deproj.train selection=all feed=batch" in page
-    assert (tmp_path / "page" / "report.md").read_text().count("| all, batch | 2 |") == 2
+    assert (tmp_path / "page" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
 
     before = (tmp_path / "page" / "index.html").read_bytes()
@@ -138,7 +142,9 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert run(monkeypatch, str(sweep), "--seeds", "1", "--out", "other") == 0
     assert f"left out: {weights.parent}: not drawn: " in capsys.readouterr().out
     assert len(list((tmp_path / "other" / "pictures").iterdir())) == 2 * 6
-    assert (tmp_path / "other" / "report.md").read_text().count("| all, batch | 2 |") == 2, "its numbers are there"
+    assert (tmp_path / "other" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2, (
+        "its numbers are there"
+    )
     weights.write_bytes(whole)
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -154,7 +160,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
-    config = (sweep / "a1" / "config.yaml").read_text()
+    config = (sweep / "a1" / "config.yaml").read_text(encoding="utf-8")
     own = "_target_: deproj.feed.Batch"
     for old, new, told in (
         ("precision: 32", "precision: bf16", "precision=bf16"),
@@ -162,7 +168,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
         (own, f"{own}\n  share: 0.5", "feed.share=0.5"),
     ):
         assert old in config
-        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new))
+        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new), encoding="utf-8")
         labels = [setting.label for setting in collect([sweep])[0]]
         assert labels == [
             "all, batch",
@@ -174,9 +180,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
 def test_means_of_parts_are_a_setting_of_composed_prompts_alone(sweep: Path):
     shutil.copy(sweep / "e0" / "evaluation.json", sweep / "e0" / "evaluation-mean.json")
     found, _ = collect([sweep])
-    rows = numbers(found, found[0])
+    rows = rows_of(found, found[0])
     mean = "eos_onward, recursive, composed=mean"
-    assert [row["prompts"] for row in rows if row["setting"] == mean] == ["composed"]
+    assert [row.prompts for row in rows if row.setting == mean] == ["composed"]
     assert mean in by_place(found)
     assert mean in (scatter(found, rows) or "")
     assert mean not in (curves(found) or "")
