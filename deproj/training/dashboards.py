@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import wandb
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from PIL import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -27,6 +26,9 @@ from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation
 from deproj.training.sweep import INDEX
+
+if TYPE_CHECKING:
+    import wandb
 
 __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "picture_name"]
 
@@ -158,6 +160,8 @@ class WandbDashboard(Logger, Dashboard):
 
     def begin(self) -> wandb.Run:
         """Begins the W&B run, offline if need be, and prints where it is."""
+        import wandb  # takes a second, and only this dashboard wants it
+
         settings = wandb.Settings(reinit="create_new", silent=True, init_timeout=START)
         settings.finish_timeout, settings.finish_timeout_raises = END, True
         if not self.details:
@@ -203,11 +207,15 @@ class WandbDashboard(Logger, Dashboard):
 
     @rank_zero_only
     def pictures(self, pictures: Mapping[str, Picture], epoch: int, step: int) -> None:
+        import wandb  # takes a second, and only this dashboard wants it
+
         images = {name: wandb.Image(picture, caption=caption) for name, (picture, caption) in pictures.items()}
         self.experiment.log(images | {"trainer/global_step": step})
 
     @rank_zero_only
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
+        import wandb  # takes a second, and only this dashboard wants it
+
         setting = f"{self.choices['selection']}, {self.choices['feed']}"  # tables of several runs are shown as one
         rows = [[setting, self.config["seed"], *row] for row in table(evaluation)]
         with self.staging():
@@ -217,6 +225,8 @@ class WandbDashboard(Logger, Dashboard):
 
     @rank_zero_only
     def model(self, folder: Path) -> None:
+        import wandb  # takes a second, and only this dashboard wants it
+
         with self.staging():
             artifact = wandb.Artifact(f"deprojector-{self.id}", "model", metadata=self.choices)
             for path in sorted(folder.iterdir()):
@@ -253,6 +263,8 @@ class WandbDashboard(Logger, Dashboard):
 
 def why_offline() -> str:
     """Why the W&B server need not be asked, or nothing."""
+    import wandb  # takes a second, and only this dashboard wants it
+
     mode = wandb.setup().settings.mode
     if mode in ("offline", "dryrun"):
         return f"WANDB_MODE={mode}"
