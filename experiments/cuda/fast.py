@@ -32,6 +32,7 @@ BATCHES = pick((100, 1000), (10, 20), (4,))
 COUNTS = pick((1, 100, 1000), (1, 4), (2,))
 SECONDS = pick(0.5, 0.05, 0.01)
 PLACES = 77
+LENGTHS = pick((5, 26), (3, 7), (3, 5))  # of captions
 FEEDS: dict[str, FeedMode] = {"recursive": Recursive(), "batch": Batch()}
 PRECISIONS = ("fp32", "tf32", "bf16") if CARD else ("fp32", "bf16")
 OURS = ("ours", "graphs")
@@ -69,6 +70,23 @@ class CompiledPlace(PlainLoop):
         self.step = torch.compile(self.step, dynamic=False)  # type: ignore[method-assign]
 
 
+class CompiledLoop(PlainLoop):
+    """The plain loop compiled as a whole."""
+
+    kind = "lstm_compiled_loop"
+
+    def __init__(self, config: LSTMConfig) -> None:
+        super().__init__(config)
+        self.unroll = torch.compile(self.unroll, dynamic=False)  # type: ignore[method-assign]
+
+
+LOOPS: dict[str, type[LSTMDeprojector]] = {
+    "plain loop": PlainLoop,
+    "compiled place": CompiledPlace,
+    "compiled loop": CompiledLoop,
+}
+
+
 class CuDnn(nn.Module):
     """cuDNN's LSTM of the same width with a linear output, fed; its gradients are taken of the same kind of loss."""
 
@@ -89,7 +107,7 @@ def flops(batch: int, places: int) -> float:
 def rows_of(batch: int) -> Rows:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(batch, PLACES, WIDTH, generator=generator).to(DEVICE)
-    lengths = torch.randint(5, 26, (batch,), generator=generator).to(DEVICE)
+    lengths = torch.randint(*LENGTHS, (batch,), generator=generator).to(DEVICE)
     return Rows(torch.randn(batch, WIDTH, generator=generator).to(DEVICE), states, lengths)
 
 
@@ -108,7 +126,7 @@ def training(row: Row, kind: str) -> Callable[[], None]:
     else:
         torch.manual_seed(0)
         config = LSTMConfig(WIDTH, WIDTH * 3 // 2)
-        made = {"plain loop": PlainLoop, "compiled place": CompiledPlace}.get(kind, LSTMDeprojector)(config).to(DEVICE)
+        made = LOOPS.get(kind, LSTMDeprojector)(config).to(DEVICE)
         feed = GraphedFeed(FEEDS[row.feed], row.batch) if kind == "graphs" else FEEDS[row.feed]
         module = DeprojectorModule(made, row.selection, feed, 1e-3, half)
         optimizer = module.configure_optimizers()

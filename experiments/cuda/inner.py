@@ -41,38 +41,42 @@ def generated(folder: Path, count: int, device: str, dtype: torch.dtype) -> Tens
     return model.generate(encoder(prompts(count)).embedding.to(device, dtype)).double().cpu()
 
 
-def renderer(config: dict[str, Any], empty: Tensor, device: str, half: bool) -> Any:
-    """A renderer at either precision; by itself it draws in float16 on a card and in float32 on a CPU."""
-    from deproj.draw.renderer import Renderer
-    from deproj.draw.stable_diffusion import SdSettings
+def stable_diffusion(config: dict[str, Any]) -> Any:
+    """The Stable Diffusion of settings."""
+    from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
     from deproj.settings.nodes import settings
 
-    sd = settings(SdSettings, config["sd"], "sd")
-    if half:
-        return Renderer(sd, empty, device)
-    made = Renderer(sd, empty, "cpu")
-    made.pipe, made.device = made.pipe.to(device), device
+    return StableDiffusion(settings(SdSettings, config["sd"], "sd"))
+
+
+def encoder(config: dict[str, Any], device: str) -> Any:
+    return stable_diffusion(config).encoder(device)
+
+
+def renderer(config: dict[str, Any], of: Any, device: str, half: bool) -> Any:
+    """A renderer at either precision, for an encoder; by itself it draws in float16 on a card and in float32 on a CPU."""
+    made = stable_diffusion(config).renderer(of, device if half else "cpu")
+    if not half:
+        made.pipe, made.device = made.pipe.to(device), device
     return made
 
 
 def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path) -> dict[str, Any]:
     """What ``evaluation.json`` holds of an exported model of the pixel world, pictures drawn on a device."""
-    from deproj.clip.encoder import TextEncoder
-    from deproj.data.open import open_source
+    from deproj.data.settings import DataSettings
     from deproj.measure.evaluator import Evaluator, evaluation_prompts
     from deproj.model.base import Deprojector
     from deproj.pipeline import selection_of
     from deproj.settings.compose import compose_config
 
     config = compose_config([])
-    encoder = TextEncoder.from_pretrained("pixel", "pixel", device)
-    model = Deprojector.from_pretrained(folder, encoder).to(device)
+    of = encoder(config, device)
+    model = Deprojector.from_pretrained(folder, of).to(device)
     selection = selection_of(model)
     assert selection is not None
-    _, source = open_source(config)
-    draws = renderer(config, encoder.empty.states[0], device, half)
-    evaluator = Evaluator(encoder, draws, evaluation_prompts(source, count, 0), None, cache)
-    return json.loads(json.dumps(evaluator(model, selection)))
+    chosen = evaluation_prompts(DataSettings.of(config).source(), count, 0)
+    evaluator = Evaluator(of, renderer(config, of, device, half), chosen, None, cache)
+    return json.loads(json.dumps(evaluator(model, selection).to_json()))
 
 
 def small_shapes() -> Any:
