@@ -5,7 +5,8 @@
 # PYTHON          the interpreter (.venv/bin/python where there is one, else python3)
 # TRIAL_SCALE     card, cpu or shortest; by default card where there is CUDA, else cpu
 # TRIAL_SECONDS   for everything (card 540, cpu 360, shortest 300)
-# TRIAL_PART_x    a command in place of part x, for tests
+# TRIAL_SLOWER    by what every limit is multiplied, on a machine that does other things too (1)
+# TRIAL_PART_x    a command in place of part x, and TRIAL_LIMIT_x its limit in seconds, for tests
 #
 # Every part has a limit of its own, and one that fails doesn't stop the next. The exit code is 1 where a part failed.
 set -u
@@ -42,9 +43,16 @@ case $TRIAL_SCALE in
   *) parts="tests:60 works:120 fast:60 full:120 two:90 interrupted:120 whole_loop:10" total=${TRIAL_SECONDS:-300} ;;
 esac
 
+slower=${TRIAL_SLOWER:-1}
+total=$((total * slower))
+# small sizes, and other work beside them: threads would only wait for one another
+[ "$TRIAL_SCALE" = card ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
 failed=0
 for part in $parts; do
-  name=${part%%:*} limit=${part##*:} log=$work/logs/$name.log
+  name=${part%%:*} limit=$((${part##*:} * slower)) log=$work/logs/$name.log
+  shorter=TRIAL_LIMIT_$name
+  limit=${!shorter:-$limit}
   left=$((total - SECONDS - 5))
   if [ "$left" -lt 10 ]; then
     "$PYTHON" "$here/record.py" part "$name" none 0 "$limit" "$log"
@@ -52,7 +60,7 @@ for part in $parts; do
   fi
   [ "$left" -lt "$limit" ] && limit=$left
   replaced=TRIAL_PART_$name
-  command=${!replaced:-\"$PYTHON\" \"$here/$name.py\"}
+  command=${!replaced:-"\"$PYTHON\" \"$here/$name.py\""}
   "$PYTHON" "$here/record.py" running "$name"
   start=$SECONDS
   TRIAL_RESULT=$work/results/$name.json timeout -k 5 "$limit" bash -c "$command" >"$log" 2>&1 &
