@@ -185,7 +185,10 @@ def rates(batch: int, precision: str) -> dict[str, float]:
     """FLOP/s of the device: of the product that a place takes, 76 times, and of a large square one."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     hidden = WIDTH * 3 // 2
-    x, w = torch.randn(batch, WIDTH + hidden, device=DEVICE).to(kind), torch.randn(WIDTH + hidden, 4 * hidden, device=DEVICE).to(kind)
+    x, w = (
+        torch.randn(batch, WIDTH + hidden, device=DEVICE).to(kind),
+        torch.randn(WIDTH + hidden, 4 * hidden, device=DEVICE).to(kind),
+    )
     out = torch.empty(batch, 4 * hidden, device=DEVICE, dtype=kind)
 
     def places() -> None:
@@ -307,7 +310,9 @@ def profiles(part: Part) -> None:
                     if CARD:
                         torch.cuda.synchronize()
                 order = "self_device_time_total" if CARD else "self_cpu_time_total"
-                out.write(f"{row.name} | {kind}\n{seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)}\n")
+                out.write(
+                    f"{row.name} | {kind}\n{seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)}\n"
+                )
 
 
 def main() -> int:

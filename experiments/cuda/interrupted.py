@@ -49,7 +49,13 @@ def full_memory(part: Part) -> None:
         part.skip("a batch of 100,000", "only a card's memory is safely filled")
         return
     run = WORK / "too-large"
-    last = [f"data.cache={WORK}/cache-large/samples", f"hydra.run.dir={run}", "render=off", "evaluate=0", "trainer.progress=false"]
+    last = [
+        f"data.cache={WORK}/cache-large/samples",
+        f"hydra.run.dir={run}",
+        "render=off",
+        "evaluate=0",
+        "trainer.progress=false",
+    ]
     ended = Command("deproj.train", *TOO_LARGE, *last).wait()
     told = [line for line in ended.said.splitlines() if line.startswith("error:")]
     well = ended.code == 1 and len(told) == 1 and "data.batch_size" in told[0] and "Traceback" not in ended.said

@@ -23,7 +23,9 @@ def number(value: Any) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in [head, ["---"] * len(head), *rows])
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in [head, ["---"] * len(head), *rows]
+    )
 
 
 def notes(summary: dict[str, Any], part: str) -> dict[str, Any]:
@@ -63,17 +65,27 @@ def speed(summary: dict[str, Any]) -> str:
             ratio = number(kinds["plain loop"]["seconds"] / best) if best and "plain loop" in kinds else ""
             made = min((kinds[k] for k in ("ours", "graphs") if k in kinds), key=lambda one: one["seconds"], default={})
             shares = [f"{value:.0%}" for key, value in made.items() if key.startswith("share of")]
-            memory = [number(kinds[kind]["peak MiB"]) for kind in ("plain loop", "ours", "graphs") if "peak MiB" in kinds.get(kind, {})]
+            memory = [
+                number(kinds[kind]["peak MiB"]) for kind in ("plain loop", "ours", "graphs") if "peak MiB" in kinds.get(kind, {})
+            ]
             rows.append([row.replace(" | ", ", "), *cells, ratio, " and ".join(shares), ", ".join(memory)])
         if rows:
-            head = ["case", *(f"{column}, ms" for column in COLUMNS), "× plain loop", "share of the rate", "peak MiB: plain, ours, graphs"]
+            head = [
+                "case",
+                *(f"{column}, ms" for column in COLUMNS),
+                "× plain loop",
+                "share of the rate",
+                "peak MiB: plain, ours, graphs",
+            ]
             blocks.append(f"### {name.capitalize()}\n\n{table(head, rows)}")
     if slower := found.get("rows in which ours isn't the fastest"):
         listed = "\n".join(f"- {row.replace(' | ', ', ')}: {', '.join(said)}" for row, said in slower.items())
         blocks.append(f"Rows in which ours isn't the fastest (profiles.txt of the trial says why):\n\n{listed}")
     if loop := notes(summary, "whole_loop").get("compiled loop"):
         compiling = notes(summary, "whole_loop").get("seconds of compiling")
-        blocks.append(f"torch.compile of the whole plain loop: {number(loop['seconds'] * 1e3)} ms a step after {number(compiling)} s.")
+        blocks.append(
+            f"torch.compile of the whole plain loop: {number(loop['seconds'] * 1e3)} ms a step after {number(compiling)} s."
+        )
     return "\n\n".join(blocks)
 
 

@@ -30,7 +30,9 @@ WIDTH, BATCH = 64, 8
 def gradients(rank: int, world: int, backend: str, folder: str) -> None:
     """One step's gradients of a process's part of a batch, as training takes them; rank zero writes them."""
     if world > 1 or backend == "nccl":
-        distributed.init_process_group(backend, init_method=f"file://{folder}/meet-{backend}-{world}", rank=rank, world_size=world)
+        distributed.init_process_group(
+            backend, init_method=f"file://{folder}/meet-{backend}-{world}", rank=rank, world_size=world
+        )
     torch.manual_seed(0)
     model = LSTMDeprojector(LSTMConfig(WIDTH, WIDTH * 3 // 2)).to(DEVICE, torch.float64)
     states, embedding = torch.randn(BATCH, 77, WIDTH).double(), torch.randn(BATCH, WIDTH).double()
@@ -77,11 +79,15 @@ def commands(part: Part) -> None:
     if CARD and torch.cuda.device_count() < 2:
         told = [line for line in two.said.splitlines() if line.startswith("error:")]
         well = two.code == 1 and len(told) == 1 and not (WORK / "ddp-two").exists()
-        part.check("trainer=ddp trainer.devices=2 on one card is refused in a line", well, told[0] if told else last_line(two.said))
+        part.check(
+            "trainer=ddp trainer.devices=2 on one card is refused in a line", well, told[0] if told else last_line(two.said)
+        )
         return
     part.check("trainer=ddp trainer.devices=2", two.code == 0, last_line(two.said))
     if one.code == two.code == 0:
-        losses = [json.loads((WORK / name / "result.json").read_text(encoding="utf-8"))["val_loss"] for name in ("ddp-one", "ddp-two")]
+        losses = [
+            json.loads((WORK / name / "result.json").read_text(encoding="utf-8"))["val_loss"] for name in ("ddp-one", "ddp-two")
+        ]
         off = abs(losses[1] / losses[0] - 1)
         part.check("two processes have the loss of one", off <= 1e-3, f"{losses[0]:.6f} and {losses[1]:.6f}")
 
@@ -120,7 +126,6 @@ def spawn(backend: str) -> None:
     """Runs two processes, ended after a minute and a half."""
     context = multiprocessing.spawn(gradients, (2, backend, str(WORK)), nprocs=2, join=False)
     assert context is not None
-
 
     end = time.monotonic() + 90
     while not context.join(timeout=1):
