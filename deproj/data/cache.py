@@ -32,6 +32,7 @@ from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Sample
 from deproj.process.errors import UserError
 from deproj.process.files import alone
+from deproj.process.system import replace
 from deproj.selection import PLACES
 
 __all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
@@ -307,7 +308,7 @@ def build_cache(
                 part.mkdir(parents=True)
                 truncated = write_arrays(part, samples, count, encoder, title, KEEPS[keep])
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
-                part.rename(folder)
+                replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
