@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError, run_command, user_error_of
-from deproj.process.files import alone
+from deproj.process.files import alone, remove_unused
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import node_number
 from deproj.runs.folder import RunFolder
@@ -130,9 +129,8 @@ def remove_if_unused(folder: Path) -> None:
     """Takes away a folder in which nothing has begun, with what Hydra's log left there; not another process's."""
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
         return
-    with contextlib.suppress(UserError, OSError):
-        with alone(folder / ".lock", refusal="another process has begun"):
-            shutil.rmtree(folder)
+    remove_unused(folder, ".lock")
+    with contextlib.suppress(OSError):
         folder.parent.rmdir()  # unless there are other runs
 
 

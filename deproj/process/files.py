@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,9 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deproj.process.errors import UserError
-from deproj.process.system import replace
+from deproj.process.system import WINDOWS, replace
 
-__all__ = ["alone", "intact", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "remove_unused", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
@@ -37,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")  # a path as the system gave it
 
 
 @contextmanager
@@ -67,6 +70,24 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def remove_unused(folder: Path, lock: str) -> None:
+    """Removes a folder that nothing was written to but logs, unless another process is at work there.
+
+    Args:
+        lock: name of the file in it that `alone` locks.
+    """
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
+            handler.close()  # Windows deletes no file that is open
+            logging.getLogger().removeHandler(handler)
+    with contextlib.suppress(UserError, OSError):
+        with alone(folder / lock, refusal="another process has begun"):
+            if not WINDOWS:
+                shutil.rmtree(folder)
+        if WINDOWS:  # not the lock while this process holds it; fails where another process holds it
+            shutil.rmtree(folder)
 
 
 def write_checksums(folder: Path) -> None:

@@ -5,6 +5,7 @@ Everything here works on every system, with less where a system offers less.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import io
 import os
@@ -16,8 +17,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["END_SIGNALS", "TIME_SIGNALS", "command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace"]
+__all__ = [
+    *("END_SIGNALS", "TIME_SIGNALS", "WINDOWS"),
+    *("command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace"),
+]
 
+#: Windows deletes and replaces no file that is open, and its shells quote in their own way.
 WINDOWS = os.name == "nt"
 #: Signals that end a command: Ctrl-C, and a polite kill.
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -78,7 +83,18 @@ def print_any_script() -> None:
     So it is where the output goes to a file or a pipe, on Windows and in an ASCII locale. On stderr Python does it by itself.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="deproj.escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written for signs that an encoding lacks: the bytes of a file's name as they are, escapes for all else."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("deproj.escape", _escape)
 
 
 def replace(source: Path, target: Path) -> None:
