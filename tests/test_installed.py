@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import hydra
 import pytest
 
 import deproj
@@ -25,7 +26,7 @@ TINY = ("data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_e
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a venv with a wheel made from the source archive; all but deproj it takes from the tests' environment."""
+    """The interpreter of a venv with the wheel of the source archive in it; all but deproj it takes from the tests' environment."""
     top = tmp_path_factory.mktemp("installed")
     source = top / "source"
     for name in ("deproj", "conf"):
@@ -41,7 +42,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(top / "venv", with_pip=False)
     scheme = {"base": str(top / "venv"), "platbase": str(top / "venv")}
     site = Path(sysconfig.get_path("purelib", "venv", vars=scheme))
-    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (site / "tests.pth").write_text(f"{Path(hydra.__file__).parents[1]}\n", encoding="utf-8")
     (wheel,) = top.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True, timeout=250)
     shutil.rmtree(source)
