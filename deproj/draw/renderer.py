@@ -23,17 +23,17 @@ class Renderer:
     Args:
         settings: which pipeline, and how it samples.
         empty: the true states of the empty prompt, (77, D), the negative prompt of every picture.
-        device: on CUDA the weights are float16, on a CPU float32.
+        dtype: of the weights; by default float16 on CUDA and float32 on a CPU.
     """
 
-    def __init__(self, settings: SdSettings, empty: Tensor, device: str) -> None:
+    def __init__(self, settings: SdSettings, empty: Tensor, device: str, dtype: torch.dtype | None = None) -> None:
         with quiet_transformers():  # diffusers imports image processors that want torchvision; we use none
             from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
             from diffusers.utils import logging
 
         self.settings, self.empty, self.device = settings, empty, device
         where = locate(settings.path)
-        self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        self.dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
         logging.disable_progress_bar()
         try:
             pipe = StableDiffusionPipeline.from_pretrained(

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
+from deproj.process.errors import UserError
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.runs.folder import RunFolder
 from deproj.training.callbacks import LevelMemory, StopOnSignal
 from deproj.training.checkpoints import Behind, RunCheckpoint, WholeCheckpoints
-from deproj.training.dashboards import Dashboard, TensorBoardDashboard, WandbDashboard
+from deproj.training.dashboards import Dashboard
 from deproj.training.metrics_file import MetricsFile
 from deproj.training.parts import Parts, Pictures
 from deproj.training.place import Place
@@ -81,8 +83,18 @@ class Training:
         return cls(trainer)
 
     def fit(self, parts: Parts, folder: RunFolder, before: Behind) -> None:
-        """Trains, from the last checkpoint where the run goes on."""
-        self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
+        """Trains, from the last checkpoint where the run goes on.
+
+        Raises:
+            UserError: where the GPU has too little memory for a batch.
+        """
+        try:
+            self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
+        except torch.OutOfMemoryError as error:
+            size = parts.data.settings.batch_size
+            raise UserError(
+                f"the GPU has too little memory for data.batch_size={size}; make it smaller. ({first_sentences(error)})"
+            ) from None
 
     @contextmanager
     def dashboards_closed(self) -> Iterator[None]:
@@ -100,6 +112,11 @@ class Training:
                     logger.finish(code)
 
 
+def first_sentences(error: Exception) -> str:
+    """What was asked for and what there is, of an error of torch's that goes on with advice."""
+    return ". ".join(str(error).split(". ")[:3])
+
+
 def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder, steps: int) -> list[Logger]:
     """metrics.csv, and the dashboard that was chosen beside it.
 
@@ -108,7 +125,11 @@ def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder,
     """
     loggers: list[Logger] = [MetricsFile(folder.metrics, steps)]
     if chosen.logger.kind == "tensorboard":
+        from deproj.training.tensorboard import TensorBoardDashboard  # an extra
+
         loggers.append(TensorBoardDashboard(folder.path, steps))
     elif chosen.logger.kind == "wandb":
+        from deproj.training.weights_and_biases import WandbDashboard  # half a second, for those who ask for it
+
         loggers.append(WandbDashboard(config, folder, chosen.logger.project, chosen.logger.details))
     return loggers
