@@ -1,4 +1,4 @@
-"""Silences what the libraries say that a user can do nothing about."""
+"""Silences notices of the libraries that a user can do nothing about."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["quiet_libraries"]
 
 
 def quiet_libraries() -> None:
-    """Silences what tells a user nothing; warnings that matter are left alone."""
+    """Silences notices that a user can do nothing about; warnings that matter still appear."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are rows read from a file: worker processes would only copy them.
