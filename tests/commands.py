@@ -46,6 +46,7 @@ NOT_RUN = {
     "source .venv/bin/activate": "changes the reader's shell",
     r".venv\Scripts\activate": "changes the reader's shell",
     "python -m pytest": "is what runs this",
+    "pip install .": "installs (the wheel's test does)",
     "sbatch --signal=USR1@90": "needs SLURM",
 }
 #: What makes a training short; each replaces what the page says.
@@ -106,7 +107,9 @@ class Commands:
         program, *words = shlex.split(command)
         if program == "python":
             program, words = (words[1], words[2:]) if words[0] == "-m" else (words[0], words[1:])
-        if program in ONLY_PARSED:
+        if program == "deproj":
+            self.run(main_of("deproj"), words)
+        elif program in ONLY_PARSED:
             self.parse(main_of(program), words)
         elif treat := getattr(self, program.removeprefix("deproj."), None):
             treat(words)

@@ -16,16 +16,19 @@ import pytest
 import torch
 from commands import SMALL, Commands, Main, Parsed, main_of, until_parsed
 from conftest import call
-from pages import ROOT, pages
+from pages import ROOT, Page, pages
 from PIL import Image
 
 from deproj.data.sources import GrammarPrompts
 from deproj.pixel import WEIGHTS
+from deproj.process.errors import UserError
 from deproj.settings.compose import compose_config
 from deproj.settings.nodes import leaves
 
 MOST_WORDS = 1400
 PAGES = {page.name: page for page in pages()}
+#: With the experiments' pages, which are records of what was run.
+LINKED = PAGES | {page.name: page for page in map(Page, sorted((ROOT / "experiments").glob("*/README.md")))}
 #: Each command once.
 COMMANDS = list(dict.fromkeys(command for page in PAGES.values() for command in page.commands))
 
@@ -107,10 +110,19 @@ def test_commands_run(command: str, commands: Commands):
 
 
 @pytest.mark.parametrize(
-    "command", ["python -m deproj.generate RUN --imge photo.png", "python -m deproj.bench --fast", "make trian", "dance"]
+    "command",
+    [
+        "python -m deproj.generate RUN --imge photo.png",
+        "python -m deproj.bench --fast",
+        "python -m deproj.train selection=al",
+        "python -m deproj.train -m trainer=ddp data.sise=5,6",
+        "pip install 'deproj[dmeo]'",
+        "make trian",
+        "dance",
+    ],
 )
 def test_a_wrong_command_would_be_found(command: str, commands: Commands):
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, UserError, pytest.fail.Exception)):
         commands(command)
 
 
@@ -125,20 +137,20 @@ def test_the_readme_links_to_every_page():
     assert {link.partition("#")[0] for link in PAGES["README.md"].links} >= set(PAGES) - {"README.md"}
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LINKED)
 def test_links_lead_somewhere(name: str):
-    page = PAGES[name]
+    page = LINKED[name]
     for link in page.links:
         path, _, anchor = link.partition("#")
         target = (page.path.parent / path).resolve() if path else page.path
         assert target.exists(), link
         if anchor:
-            assert anchor in PAGES[target.relative_to(ROOT).as_posix()].anchors, link
+            assert anchor in LINKED[target.relative_to(ROOT).as_posix()].anchors, link
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LINKED)
 def test_files_that_are_named_are_there(name: str):
-    for span in PAGES[name].spans:
+    for span in LINKED[name].spans:
         if re.fullmatch(r"(deproj|conf|experiments|tests|docs)/[\w/.-]*", span):
             assert (ROOT / span).exists(), span
 
