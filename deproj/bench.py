@@ -26,36 +26,27 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from deproj.clip.encoder import TextEncoder
+from deproj.benchmark import SINGLE
 from deproj.data.batches import EpochOrder, sorting_pays
 from deproj.data.cache import Rows
-from deproj.data.prompts import SINGLE
 from deproj.data.sources import GrammarPrompts
-from deproj.draw.renderer import Renderer
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.machine import machine, multiplies_bfloat16
-from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
+from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule, weighted_loss
 
 __all__ = ["PlainLoop"]
 
-SELECTIONS: dict[str, TokenSelection] = {
-    "all": AllTokens(),
-    "words_eos": WordsEos(),
-    "words_eos_reversed": WordsEosReversed(),
-    "eos_onward": EosOnward(),
-}
 FEEDS: dict[str, FeedMode] = {"recursive": Recursive(), "batch": Batch()}
 #: D; H is 1.5 D.
 SIZES = {"real": 768, "pixel": 128}
 BATCH = 100
-PIXEL = SdSettings("pixel", "pixel", "pixel", 20, 3.0, True, "grammar", 10_000)
 
 
 class PlainLoop(LSTMDeprojector):
@@ -209,11 +200,12 @@ def cases(quick: bool, device: str) -> Iterator[Case]:
 
 def pixel_world(device: str) -> Iterator[Case]:
     """Encoding and drawing in the shipped world."""
-    encoder = TextEncoder.from_pretrained("pixel", "pixel", device)
+    sd = StableDiffusion.named("pixel")
+    encoder = sd.encoder(device)
     texts = list(itertools.islice(GrammarPrompts().training(0), 100))
     yield counted("encode pixel | 100 captions", lambda: encoder(texts), len(texts), "text", device)
-    renderer, states = Renderer(PIXEL, encoder.empty.states[0], device), encoder(SINGLE * 2).states
-    name = f"draw pixel | 6 pictures, {PIXEL.steps} steps"
+    renderer, states = sd.renderer(encoder, device), encoder(SINGLE * 2).states
+    name = f"draw pixel | 6 pictures, {sd.settings.steps} steps"
     precision = "16" if renderer.dtype == torch.float16 else "32"
     yield counted(name, lambda: renderer(states, range(6)), 6, "picture", device, precision)
 

@@ -11,14 +11,15 @@ import json
 import pickle
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError, run_command
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from deproj.model.lstm import LSTMDeprojector
 
 __all__ = ["convert"]
 
@@ -84,10 +85,6 @@ def check_flags(config: dict[str, Any], source: Path) -> None:
 
 
 def read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not source.is_dir():
         raise UserError(f"{source} is no folder; name the one that holds config.json and the weights.")
     try:
@@ -110,10 +107,6 @@ def convert(source: str | Path) -> LSTMDeprojector:
         UserError: for a variant that we don't build, naming the flag; for weights that are missing,
             unknown, or of another width than config.json says.
     """
-    import torch
-
-    from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-
     source = Path(source)
     config, weights = read(source)
     if not isinstance(config, dict) or not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):

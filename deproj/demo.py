@@ -14,21 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
+import torch
+from PIL.Image import Image, fromarray
+
+from deproj.benchmark import COMPOSED
+from deproj.clip.images import open_pictures
+from deproj.draw.sheets import TRUE_STATES, enlarged
+from deproj.expression import Expression, parse
+from deproj.expression import picture as of_picture
+from deproj.model.base import Deprojector
 from deproj.model.store import shipped
+from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
+from deproj.process.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import gradio as gr
-    from PIL.Image import Image
-
-    from deproj.expression import Expression
-    from deproj.pipeline import DeprojectorPipeline
 
 __all__ = ["ROWS", "Settings", "build"]
 
 #: Rows of prompt and weight.
 ROWS = 4
-EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
+EXAMPLES = (*COMPOSED, "cat maid | 1boy @ 0.4")
 #: Seeds are below this: a browser's numbers are exact up to here.
 SEEDS = 2**53
 #: Width of a picture on the page, in pixels.
@@ -57,6 +64,19 @@ class Settings:
         pairs += [("weight", f"{weight:g}") for weight in self.weights]
         pairs += [("model", model) for model in self.models]
         return urlencode([*pairs, ("seed", self.seed), ("guidance", f"{self.guidance:g}")])
+
+    @classmethod
+    def of_page(cls, values: Sequence[Any], names: Sequence[str]) -> Settings:
+        """What the page's inputs are set to, in the order of `Inputs.values`; models in the order of `names`."""
+        prompts, weights = values[:ROWS], values[ROWS : 2 * ROWS + 1]
+        models, seed, guidance = values[2 * ROWS + 1 :]
+        return cls(
+            tuple(prompt or "" for prompt in prompts),
+            tuple(map(float, weights)),
+            tuple(name for name in names if name in models),
+            int(seed or 0),
+            float(guidance),
+        )
 
     @classmethod
     def of(cls, query: str, otherwise: Settings) -> Settings:
@@ -93,9 +113,6 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
     Raises:
         UserError: for a prompt that cannot be read, and for nothing at all.
     """
-    from deproj.expression import Expression, parse
-    from deproj.expression import picture as of_picture
-
     *weights, own = settings.weights
     rows = [(prompt, weight) for prompt, weight in zip(settings.prompts, weights, strict=True) if prompt.strip() and weight]
     total = Expression()
@@ -110,26 +127,20 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
 
 def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Image | None) -> tuple[dict[str, Image | None], str]:
     """Pictures by name, the true states' first (None where there are no true states), and what is to be said of them."""
-    import torch
-
     pipe = next(iter(pipes.values()))
     expression = expression_of_page(settings, picture)
     # a picture's way to the texts is each model's own
     embeddings = {name: pipes[name].embed([expression]) for name in settings.models}
     said = [caution for name, embedding in embeddings.items() for caution in pipes[name].cautions([expression], embedding)]
     plain = expression.plain
-    states = {} if plain is None else {"true states": pipe.encoder([plain]).states[0]}
+    states = {} if plain is None else {TRUE_STATES: pipe.encoder([plain]).states[0]}
     states |= {name: pipes[name].model.generate(embedding)[0] for name, embedding in embeddings.items()}
     if not states:
         raise UserError("there is nothing to draw with: choose a model.")
-    images = pipe.sd(
-        prompt_embeds=torch.stack(list(states.values())).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
-        negative_prompt_embeds=pipe.encoder.empty.states.expand(len(states), -1, -1).to(pipe.sd.unet.device, pipe.sd.unet.dtype),
-        guidance_scale=settings.guidance,
-        num_inference_steps=pipe.steps,
-        generator=[torch.Generator().manual_seed(settings.seed) for _ in states],
-    ).images
-    drawn: dict[str, Image | None] = {"true states": None} | dict(zip(states, map(enlarged, images), strict=True))
+    negative = pipe.encoder.empty.states.expand(len(states), -1, -1)
+    pictures = pipe.draw(torch.stack(list(states.values())), negative, [settings.seed] * len(states), settings.guidance)
+    images = [enlarged(fromarray(picture.numpy()), SHOWN) for picture in pictures]
+    drawn: dict[str, Image | None] = {TRUE_STATES: None} | dict(zip(states, images, strict=True))
     if plain is None:
         said.append("No true states: only a text, or a sum of texts, has any.")
     if picture is not None:
@@ -137,12 +148,78 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
     return drawn, "\n\n".join(dict.fromkeys(said))
 
 
-def enlarged(image: Image) -> Image:
-    """A small picture in sharp pixels."""
-    if image.width >= SHOWN:
-        return image
-    scale = SHOWN // image.width
-    return image.resize((image.width * scale, image.height * scale), 0)
+@dataclass(frozen=True)
+class Inputs:
+    """The page's left side.
+
+    Attributes:
+        weights: of the rows, then of the picture.
+    """
+
+    prompts: list[Any]
+    weights: list[Any]
+    picture: Any
+    models: Any
+    seed: Any
+    guidance: Any
+    go: Any
+
+    @property
+    def values(self) -> list[Any]:
+        """All that `Settings.of_page` reads."""
+        return [*self.prompts, *self.weights, self.models, self.seed, self.guidance]
+
+    @classmethod
+    def placed(cls, start: Settings, takes_pictures: bool) -> Inputs:
+        """Puts them on the page."""
+        import gradio as gr  # an extra
+
+        prompts, weights = [], []
+        for k in range(ROWS):
+            with gr.Row():
+                prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180, max_lines=2))
+                weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
+        with gr.Row(visible=takes_pictures):
+            sources: Any = ["upload", "clipboard"]
+            picture = gr.Image(label="picture", type="pil", sources=sources, height=150, scale=3, min_width=180)
+            weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
+        models = gr.CheckboxGroup(list(start.models), value=list(start.models), label="models")
+        with gr.Row():
+            seed = gr.Number(0, label="seed", precision=0, minimum=0, maximum=SEEDS - 1, scale=1, min_width=80)
+            guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", scale=2, min_width=130)
+        return cls(prompts, weights, picture, models, seed, guidance, gr.Button("Draw", variant="primary"))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The page's right side: the pictures, what is to be said of them, and the link."""
+
+    pictures: list[Any]
+    said: Any
+    link: Any
+
+    @classmethod
+    def placed(cls, names: Sequence[str]) -> Outputs:
+        """Puts them on the page, a picture a name."""
+        import gradio as gr  # an extra
+
+        buttons: Any = ["download", "fullscreen"]
+        looks: dict[str, Any] = {
+            "height": SHOWN,
+            "width": SHOWN,
+            "min_width": SHOWN,
+            "interactive": False,
+            "elem_classes": "picture",
+        }
+        with gr.Row():
+            pictures = [gr.Image(label=name, alt_text=f"the picture of {name}", buttons=buttons, **looks) for name in names]
+        said = gr.Markdown()
+        link = gr.Textbox(label="link to these settings", interactive=False, elem_classes="link", buttons=["copy"])
+        return cls(pictures, said, link)
+
+    @property
+    def all(self) -> list[Any]:
+        return [*self.pictures, self.said, self.link]
 
 
 def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
@@ -151,31 +228,19 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
     Args:
         pipes: by the models' names; all of one Stable Diffusion.
     """
-    import gradio as gr
+    import gradio as gr  # an extra
 
-    names = tuple(pipes)
-    takes_pictures = next(iter(pipes.values())).pictures is not None
-    start = Settings((EXAMPLES[0], *[""] * (ROWS - 1)), (1.0,) * (ROWS + 1), names, 0, next(iter(pipes.values())).guidance)
-
-    def settings_of(values: Sequence[Any]) -> Settings:
-        prompts, weights = values[:ROWS], values[ROWS : 2 * ROWS + 1]
-        models, seed, guidance = values[2 * ROWS + 1 :]
-        return Settings(
-            tuple(prompt or "" for prompt in prompts),
-            tuple(map(float, weights)),
-            tuple(name for name in names if name in models),
-            int(seed or 0),
-            float(guidance),
-        )
+    names, first = tuple(pipes), next(iter(pipes.values()))
+    rows = (TRUE_STATES, *names)
+    start = Settings((EXAMPLES[0], *[""] * (ROWS - 1)), (1.0,) * (ROWS + 1), names, 0, first.guidance)
 
     def shown(picture: Image | None, *values: Any) -> list[Any]:
-        settings = settings_of(values)
+        settings = Settings.of_page(values, names)
         try:
             drawn, said = draw(pipes, settings, picture)
         except UserError as error:
-            return [*[gr.skip()] * (len(names) + 1), f"```\n{error}\n```", gr.skip()]
-        pictures = [gr.Image(value=drawn.get(name), visible=name in drawn) for name in ("true states", *names)]
-        return [*pictures, said, f"?{settings.query()}"]
+            return [*[gr.skip()] * len(rows), f"```\n{error}\n```", gr.skip()]
+        return [*(gr.Image(value=drawn.get(name), visible=name in drawn) for name in rows), said, f"?{settings.query()}"]
 
     def opened(request: gr.Request) -> list[Any]:
         given = Settings.of(str(request.query_params), start)
@@ -187,52 +252,24 @@ def build(pipes: dict[str, DeprojectorPipeline]) -> gr.Blocks:
         gr.Markdown("# deproj\nPictures from embeddings: of prompts, of their sums, of pictures.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                prompts, weights = [], []
-                for k in range(ROWS):
-                    with gr.Row():
-                        prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180, max_lines=2))
-                        weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
-                with gr.Row(visible=takes_pictures):
-                    picture = gr.Image(
-                        label="picture", type="pil", sources=["upload", "clipboard"], height=150, scale=3, min_width=180
-                    )
-                    weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
-                models = gr.CheckboxGroup(list(names), value=list(names), label="models")
-                with gr.Row():
-                    seed = gr.Number(0, label="seed", precision=0, minimum=0, maximum=SEEDS - 1, scale=1, min_width=80)
-                    guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", scale=2, min_width=130)
-                go = gr.Button("Draw", variant="primary")
+                inputs = Inputs.placed(start, first.pictures is not None)
             with gr.Column(scale=3, min_width=320):
-                with gr.Row():
-                    outputs = [
-                        gr.Image(
-                            label=name,
-                            height=SHOWN,
-                            width=SHOWN,
-                            min_width=SHOWN,
-                            interactive=False,
-                            elem_classes="picture",
-                            alt_text=f"the picture of {name}",
-                            buttons=["download", "fullscreen"],
-                        )
-                        for name in ("true states", *names)
-                    ]
-                said = gr.Markdown()
-                link = gr.Textbox(label="link to these settings", interactive=False, elem_classes="link", buttons=["copy"])
-        gr.Examples([[example] for example in EXAMPLES], [prompts[0]], label="examples")
-        values = [*prompts, *weights, models, seed, guidance]
-        drawing = {"fn": shown, "inputs": [picture, *values], "outputs": [*outputs, said, link]}
-        gr.on([go.click, *(prompt.submit for prompt in prompts), *(weight.release for weight in weights), seed.submit], **drawing)
-        gr.on([picture.change, models.change, guidance.release], **drawing)
-        link.change(None, link, link, js="query => new URL(query, location.href).href")
-        page.load(opened, None, values).then(**drawing)
+                outputs = Outputs.placed(rows)
+        gr.Examples([[example] for example in EXAMPLES], [inputs.prompts[0]], label="examples")
+        drawing = {"fn": shown, "inputs": [inputs.picture, *inputs.values], "outputs": outputs.all}
+        submitted = [prompt.submit for prompt in inputs.prompts] + [weight.release for weight in inputs.weights]
+        changed = [inputs.picture.change, inputs.models.change, inputs.guidance.release]
+        gr.on([inputs.go.click, *submitted, inputs.seed.submit], **drawing)
+        gr.on(changed, **drawing)
+        outputs.link.change(None, outputs.link, outputs.link, js="query => new URL(query, location.href).href")
+        page.load(opened, None, inputs.values).then(**drawing)
     page.queue(default_concurrency_limit=1)  # one picture after the other, and how many are before one's own is shown
     return page
 
 
 def theme() -> gr.themes.Default:
     """Gradio's own, with this machine's fonts instead of fonts from elsewhere."""
-    import gradio as gr
+    import gradio as gr  # an extra
 
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
@@ -251,17 +288,12 @@ def main() -> int:
 
     def command() -> None:
         try:
-            import gradio  # noqa: F401
+            import gradio  # noqa: F401  (an extra)
         except ModuleNotFoundError:
             raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
-        from deproj.clip.images import open_pictures
-        from deproj.model.base import Deprojector
-        from deproj.pipeline import DeprojectorPipeline
-        from deproj.process.quiet import quiet_libraries
-
         quiet_libraries()
         print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
         reference = None if args.reference is None else open_pictures(args.reference)

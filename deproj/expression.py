@@ -144,7 +144,7 @@ class Expression:
         Raises:
             UserError: for a name that no picture has.
         """
-        from PIL import Image
+        from PIL import Image  # parsing alone does without
 
         if missing := [name for name in self.names if name not in pictures]:
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
@@ -188,7 +188,7 @@ def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
 
 def expression_of(anything: Any) -> Expression:
     """A text in the syntax, a picture, an embedding (D,), or what is an expression already."""
-    import torch
+    import torch  # parsing alone needs neither
     from PIL import Image
 
     if isinstance(anything, Expression):
@@ -211,7 +211,7 @@ def embed(expressions: Sequence[Expression], encoder: TextEncoder, pictures: Pic
     Raises:
         UserError: for a picture where there is no image encoder or that has no name, and for an embedding of another width.
     """
-    import torch
+    import torch  # parsing alone does without
 
     empty = encoder.empty.embedding[0]
     atoms = list(dict.fromkeys(atom for expression in expressions for _, atom in expression.terms))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError, run_command
 
 __all__ = ["Shapes", "make"]
@@ -70,7 +71,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
         raise UserError(f"the folders take {SIZE / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left; name another disk.")
     shapes = shapes or Shapes()
 
-    import torch
+    import torch  # with transformers and diffusers: seconds, and a full disk is told before
 
     from deproj.clip.encoder import quiet_transformers
 
@@ -89,9 +90,8 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
 def make_tokenizer(size: int) -> Any:
     """The pixel world's tokenizer with tokens that no text gives between its own and SOS and EOS, which come last."""
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer  # see `make`
 
-    from deproj.pixel import WEIGHTS
     from deproj.pixel.parts import EOS, PLACES, SOS
 
     stored = json.loads((WEIGHTS / "tokenizer" / "tokenizer.json").read_text())["model"]
@@ -110,6 +110,7 @@ def make_tokenizer(size: int) -> Any:
 
 def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
     """Writes a CLIP and gives its text tower as a pipeline has it, both in float16."""
+    # see `make`
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -129,6 +130,7 @@ def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
 
 def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Path) -> None:
     """Writes a diffusers pipeline with a text encoder, in float16."""
+    # see `make`
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     vae, unet = AutoencoderKL(**shapes.vae).half(), UNet2DConditionModel(**shapes.unet).half()

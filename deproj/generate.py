@@ -10,14 +10,24 @@ import argparse
 import os
 import re
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deproj.expression import Expression, Named, between, parse
+import numpy as np
+from PIL import ImageOps
+from PIL.Image import Image, fromarray
+from tqdm import tqdm
+
+from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
+from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+from deproj.expression import Expression, Named, Picture, between, parse
 from deproj.process.errors import UserError, run_command
+from deproj.process.quiet import quiet_libraries
+from deproj.runs.folder import RunFolder
+from deproj.settings.nodes import settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from deproj.draw.stable_diffusion import SdSettings
@@ -56,7 +66,7 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
 
 def named_pictures(paths: list[Path]) -> dict[str, Image]:
     """Pictures by their files' names."""
-    from deproj.clip.images import open_picture
+    from deproj.clip.images import open_picture  # imports torch: see `load`
 
     pictures: dict[str, Image] = {}
     for path in paths:
@@ -79,21 +89,14 @@ def check_writable(folder: Path) -> None:
 
 def sd_of(args: argparse.Namespace) -> SdSettings:
     """The Stable Diffusion that is named, or the run's own, or the pixel world."""
-    from dataclasses import replace
-
-    from deproj.draw.stable_diffusion import SdSettings
-    from deproj.pipeline import sd_settings
-    from deproj.settings.compose import read_config
-    from deproj.settings.nodes import settings
-
-    config = Path(args.model) / "config.yaml"
-    if args.sd is None and config.is_file():
-        node = read_config(config).get("sd")
+    run = RunFolder(Path(args.model))
+    if args.sd is None and run.is_run:
+        node = run.read_config().get("sd")
         if not isinstance(node, dict):
-            raise UserError(f"{config} has no sd; name the pipeline with --sd.")
+            raise UserError(f"{run.config} has no sd; name the pipeline with --sd.")
         chosen = settings(SdSettings, node, "sd")
     else:
-        chosen = sd_settings(args.sd or "pixel", args.clip)
+        chosen = StableDiffusion.named(args.sd or "pixel", args.clip).settings
     changed = {"clip": args.clip, "steps": args.sampler_steps, "guidance": args.guidance}
     return replace(chosen, **{name: value for name, value in changed.items() if value is not None})
 
@@ -107,28 +110,18 @@ class Drawing:
     """Draws states in chunks that fit, with one progress bar for all."""
 
     def __init__(self, pipe: DeprojectorPipeline, negative: Expression, pictures: dict[str, Image], total: int) -> None:
-        from tqdm import tqdm
-
         self.pipe, self.negative, self.pictures = pipe, negative, pictures
         self.bar = tqdm(total=total * pipe.steps, desc="drawing", unit="step", disable=None, leave=False)
 
     def __call__(self, states: Tensor, seeds: list[int]) -> Tensor:
         """Pictures (B, height, width, 3) uint8 of states (B, 77, D)."""
-        import torch
+        import torch  # see `load`
 
         drawn = []
         for rows in torch.arange(len(states)).split(self.pipe.chunk):
             positive, negative = self.pipe.with_negative(states[rows], self.negative, self.pictures)
-            images = self.pipe.sd(
-                prompt_embeds=positive,
-                negative_prompt_embeds=negative,
-                guidance_scale=self.pipe.guidance,
-                num_inference_steps=self.pipe.steps,
-                generator=[torch.Generator().manual_seed(seeds[row]) for row in rows.tolist()],
-                output_type="pt",
-                callback_on_step_end=self.step,
-            ).images
-            drawn.append((images.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu())
+            chosen = [seeds[row] for row in rows.tolist()]
+            drawn.append(self.pipe.draw(positive, negative, chosen, callback_on_step_end=self.step))
         return torch.cat(drawn)
 
     def step(self, sd: Any, number: int, time: Any, seen: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +165,50 @@ def main() -> int:
     return run_command(lambda: generate(args))
 
 
-def generate(args: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn.
+
+    Attributes:
+        labels: one an expression.
+        expressions: with their pictures in them.
+        negative: what is to be avoided.
+        pictures: by the names that prompts call them by.
+    """
+
+    labels: list[str]
+    expressions: list[Expression]
+    negative: Expression
+    pictures: dict[str, Image]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Asked:
+        """Reads prompts and pictures.
+
+        Raises:
+            UserError: for what can't be read, and where there is nothing to draw.
+        """
+        prompts, negative = read_prompts(args), parse(args.negative)
+        pictures = named_pictures(args.image)
+        called = {name for expression in (negative, *(expression for _, expression in prompts)) for name in expression.names}
+        if args.between is not None and (unused := [name for name in pictures if name not in called]):
+            raise UserError(f"no prompt of --between and --negative calls <{unused[0]}>; leave that picture out.")
+        prompts += [(f"<{name}>", Expression(((1.0, Named(name)),))) for name in pictures if name not in called]
+        if not prompts:
+            raise UserError("there is nothing to draw; give a prompt, --file, --image or --between.")
+        expressions = [expression.with_pictures(pictures) for _, expression in prompts]
+        return cls([text for text, _ in prompts], expressions, negative.with_pictures(pictures), pictures)
+
+    def strip(self, count: int) -> Asked:
+        """The steps from the first expression to the second, labelled by their shares."""
+        shares = [k / (count - 1) for k in range(count)]
+        labels = [self.labels[0], *(f"{share:.0%}" for share in shares[1:-1]), self.labels[1]]
+        first, second = self.expressions
+        return replace(self, labels=labels, expressions=[between(first, second, share) for share in shares])
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses options out of range, before anything is loaded."""
     if args.count < 1:
         raise UserError(f"--count is at least 1; got {args.count}.")
     if not 0 <= args.seed < SEEDS - args.count:
@@ -181,79 +217,94 @@ def generate(args: argparse.Namespace) -> None:
         raise UserError(f"--steps is at least 2, the pictures of a strip; got {args.steps} (the sampler's are --sampler-steps).")
     if not 0 <= args.strength <= 1:
         raise UserError(f"--strength is 0 to 1; got {args.strength}.")
-    prompts, negative = read_prompts(args), parse(args.negative)
-    pictures = named_pictures(args.image)
-    called = {name for expression in (negative, *(expression for _, expression in prompts)) for name in expression.names}
-    if args.between is not None and (unused := [name for name in pictures if name not in called]):
-        raise UserError(f"no prompt of --between and --negative calls <{unused[0]}>; leave that picture out.")
-    prompts += [(f"<{name}>", Expression(((1.0, Named(name)),))) for name in pictures if name not in called]
-    if not prompts:
-        raise UserError("there is nothing to draw; give a prompt, --file, --image or --between.")
-    labels = [text for text, _ in prompts]
-    asked = [expression.with_pictures(pictures) for _, expression in prompts]
-    negative = negative.with_pictures(pictures)
-    check_writable(args.out)
 
-    import torch
+
+def load(args: argparse.Namespace) -> DeprojectorPipeline:
+    """The pipeline that draws."""
+    import torch  # seconds: mistakes in the options are told before
 
     from deproj.clip.images import open_pictures
-    from deproj.draw.sheets import save_image
     from deproj.pipeline import DeprojectorPipeline
-    from deproj.process.quiet import quiet_libraries
 
     quiet_libraries()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no CUDA here; leave it out, or take cpu.")
     reference = None if args.reference is None else open_pictures(args.reference)
-    pipe = DeprojectorPipeline.from_pretrained(sd_of(args), args.model, pictures=reference, device=args.device)
-    true = [None if one.plain is None else pipe.encoder([one.plain]).states[0] for one in asked] if args.compare else []
-    if args.between is not None:
-        shares = torch.linspace(0, 1, args.steps).tolist()
-        asked = [between(asked[0], asked[1], share) for share in shares]
-        ends = [one for one in true if one is not None]
-        true = [torch.lerp(ends[0], ends[1], share) for share in shares] if len(ends) == 2 else []
-        labels = [labels[0], *(f"{share:.0%}" for share in shares[1:-1]), labels[1]]
-    embedded = pipe.embed(asked)
-    for caution in pipe.cautions(asked, embedded):
-        print(f"warning: {caution}", file=sys.stderr)
-    states = pipe.blend(asked, embedded, args.strength)
+    return DeprojectorPipeline.from_pretrained(sd_of(args), args.model, pictures=reference, device=args.device)
 
-    # all seeds of one prompt, then the next prompt
-    seeds = [args.seed + k for k in range(args.count)] * len(asked)
-    draw = Drawing(pipe, negative, pictures, args.count * (len(asked) + sum(one is not None for one in true)))
+
+def generate(args: argparse.Namespace) -> None:
+    """Draws what is asked for, and writes pictures and sheets."""
+    check(args)
+    asked = Asked.of(args)
+    check_writable(args.out)
+    pipe = load(args)
+    true = true_states(pipe, asked, args) if args.compare else []
+    if args.between is not None:
+        asked = asked.strip(args.steps)
+    embedded = pipe.embed(asked.expressions)
+    for caution in pipe.cautions(asked.expressions, embedded):
+        print(f"warning: {caution}", file=sys.stderr)
+    states = pipe.blend(asked.expressions, embedded, args.strength)
+
+    seeds = [args.seed + k for k in range(args.count)] * len(states)  # all seeds of one prompt, then the next prompt
+    total = args.count * (len(states) + sum(one is not None for one in true))
+    draw = Drawing(pipe, asked.negative, asked.pictures, total)
     drawn = draw(states.repeat_interleave(args.count, 0), seeds)
-    above = reference_row(draw, asked, true, drawn, seeds) if args.compare else None
+    above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
     draw.bar.close()
+    write_pictures(drawn, asked.labels, seeds, args)
+    sheets = write_sheets(drawn, above, asked.labels, args) if args.compare or args.between else []
+    said = ", ".join([f"{len(drawn)} picture{'s' * (len(drawn) > 1)}", *sheets])
+    print(f"Wrote {said} to {args.out}.")
+
+
+def true_states(pipe: DeprojectorPipeline, asked: Asked, args: argparse.Namespace) -> list[Tensor | None]:
+    """True states of each picture that will be drawn, (77, D); None where there are none. Those of a strip are mixed."""
+    import torch  # see `load`
+
+    true = [None if one.plain is None else pipe.encoder([one.plain]).states[0] for one in asked.expressions]
+    if args.between is None:
+        return list(true)
+    first, second = true
+    if first is None or second is None:
+        return []
+    return [torch.lerp(first, second, k / (args.steps - 1)) for k in range(args.steps)]
+
+
+def write_pictures(drawn: Tensor, labels: list[str], seeds: list[int], args: argparse.Namespace) -> None:
+    """Writes each picture (height, width, 3) uint8 to a file of its own, with what it was made from in it."""
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
         name = f"strip-{number + 1:02d}" if args.between else f"{number + 1:03d}-{slug(label)}".strip("-")
         name += f"-{seeds[k]}" if args.count > 1 else ""
         about = {"prompt": label, "seed": str(seeds[k]), "model": args.model}
         if args.between:
-            about |= {"prompt": " to ".join(args.between), "share": f"{shares[number]:g}"}
-        save_image(enlarged(picture), args.out / f"{name}.png", about)
-    said = f"Wrote {len(drawn)} picture{'s' * (len(drawn) > 1)}"
-    if args.compare or args.between:
-        name = "strip" if args.between else "sheet"
-        for part in torch.arange(len(drawn)).split(COLUMNS):
-            file = f"{name}.png" if part[0] == 0 else f"{name}-{int(part[0]) // COLUMNS + 1}.png"
-            save_image(sheet_of(drawn, above, part, labels, args), args.out / file)
-            said += f", {file}"
-    print(f"{said} to {args.out}.")
+            about |= {"prompt": " to ".join(args.between), "share": f"{number / (args.steps - 1):g}"}
+        save_image(enlarged(fromarray(picture.numpy()), SIDE), args.out / f"{name}.png", about)
+
+
+def write_sheets(drawn: Tensor, above: Tensor | None, labels: list[str], args: argparse.Namespace) -> list[str]:
+    """Writes the pictures side by side, and returns the names of the sheets."""
+    import torch  # see `load`
+
+    name, names = "strip" if args.between else "sheet", []
+    for number, part in enumerate(torch.arange(len(drawn)).split(COLUMNS), 1):
+        names.append(f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        save_image(sheet_of(drawn, above, part, labels, args), args.out / names[-1])
+    return names
 
 
 def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], args: argparse.Namespace) -> Image:
     """Some of the pictures side by side, with the row of the true states where there is one."""
-    from deproj.draw.sheets import sheet
-
-    rows = {} if above is None else {"no deprojector" + (", states mixed" if args.between else ""): above[part]}
+    rows = {} if above is None else {TRUE_STATES + (", mixed" if args.between else ""): above[part]}
     own = "deprojected" if args.strength == 1 else f"deprojected, strength {args.strength:g}"
     return sheet(rows | {own: drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False)
 
 
 def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | None], drawn: Tensor, seeds: list[int]) -> Tensor:
     """Pictures from the true states, like `drawn`; for a picture itself, it; grey where there is neither."""
-    import torch
+    import torch  # see `load`
 
     row, count = torch.full_like(drawn, 232), len(drawn) // len(asked)
     for k, expression in enumerate(asked):
@@ -268,8 +319,6 @@ def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | No
 
 def alone(expression: Expression) -> Image | None:
     """The picture that an expression is, if it is nothing else."""
-    from deproj.expression import Picture
-
     if len(expression.terms) == 1:
         weight, atom = expression.terms[0]
         if weight == 1 and isinstance(atom, Picture):
@@ -279,20 +328,9 @@ def alone(expression: Expression) -> Image | None:
 
 def fitted(image: Image, width: int, height: int) -> Tensor:
     """A picture as (height, width, 3) uint8, its middle cut out."""
-    import numpy as np
-    import torch
-    from PIL import ImageOps
+    import torch  # see `load`
 
     return torch.from_numpy(np.array(ImageOps.fit(image, (width, height))))
-
-
-def enlarged(picture: Tensor) -> Image:
-    """A picture (height, width, 3) uint8, small ones `SIDE` high at least."""
-    from PIL import Image
-
-    image = Image.fromarray(picture.numpy())
-    times = -(-SIDE // image.height)
-    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST) if times > 1 else image
 
 
 if __name__ == "__main__":

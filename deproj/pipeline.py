@@ -27,34 +27,18 @@ from torch import Tensor
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
-from deproj.draw.renderer import Renderer
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.renderer import Renderer, draw, sample
+from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.selection import PLACES, TokenSelection
 from deproj.settings.build import build
-from deproj.settings.compose import read_config
-from deproj.settings.nodes import foreign_classes, settings
-from deproj.settings.shipped import CONF
+from deproj.settings.nodes import foreign_classes
 
-__all__ = ["DeprojectorPipeline", "sd_settings"]
+__all__ = ["DeprojectorPipeline"]
 
 Prompt = str | Expression | Image | Tensor
-
-
-def sd_settings(sd: str | Path, clip: str | Path | None = None) -> SdSettings:
-    """How pictures are sampled in the pixel world, or in any Stable Diffusion 1.x.
-
-    Args:
-        sd: ``pixel``, a folder or a hub id.
-        clip: the CLIP that its text encoder comes from; for ``pixel`` its own.
-    """
-    name = "pixel" if str(sd) == "pixel" else "sd15"
-    node = read_config(CONF / "sd" / f"{name}.yaml")
-    if name != "pixel":
-        node |= {"path": str(sd), "clip": None if clip is None else str(clip)}
-    return settings(SdSettings, node, "sd")
 
 
 class DeprojectorPipeline:
@@ -110,15 +94,13 @@ class DeprojectorPipeline:
             UserError: for what isn't there, is damaged, or doesn't belong together.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        chosen = sd if isinstance(sd, SdSettings) else sd_settings(sd, clip)
-        encoder = TextEncoder.from_pretrained(chosen.path, chosen.clip, device)
+        chosen = StableDiffusion(sd) if isinstance(sd, SdSettings) else StableDiffusion.named(sd, clip)
+        encoder = chosen.encoder(device)
         model = deprojector
         if not isinstance(model, Deprojector):
             model = Deprojector.from_pretrained(model, encoder)
-        seen = None
-        if chosen.clip is not None and (pictures or chosen.clip == "pixel"):
-            seen = ImageEncoder(chosen.clip, encoder, model.distance, pictures)
-        renderer = Renderer(chosen, encoder.empty.states[0], device)
+        seen = chosen.images(encoder, model.distance, pictures)
+        renderer = chosen.renderer(encoder, device)
         return cls(renderer, encoder, model.to(device), seen, selection or selection_of(model))
 
     def with_model(self, model: Deprojector) -> DeprojectorPipeline:
@@ -313,15 +295,28 @@ class DeprojectorPipeline:
             raise UserError(f"the pipeline has no option {strange[0]!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
         states = self.states_of(prompt, embedding, image, strength, pictures)
         positive, negative = self.with_negative(states, negative_prompt, pictures)
-        return self.sd(
-            prompt_embeds=positive,
-            negative_prompt_embeds=negative,
-            guidance_scale=self.guidance if guidance_scale is None else guidance_scale,
-            num_inference_steps=self.steps if num_inference_steps is None else num_inference_steps,
+        return sample(
+            self.sd,
+            positive,
+            negative,
+            self.steps if num_inference_steps is None else num_inference_steps,
+            self.guidance if guidance_scale is None else guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             **options,
         )
+
+    def draw(
+        self, states: Tensor, negative: Tensor, seeds: Sequence[int], guidance: float | None = None, **options: Any
+    ) -> Tensor:
+        """Pictures of states that are there already, (B, height, width, 3) uint8 on the CPU.
+
+        Args:
+            states, negative: (B, 77, D), as `encode_prompt` returns them.
+            seeds: one a picture.
+            options: of the diffusers pipeline's call, as `callback_on_step_end`.
+        """
+        return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 
 
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:

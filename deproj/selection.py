@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["PLACES", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"]
+__all__ = ["PLACES", "SELECTIONS", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"]
 
 PLACES = 77
 
@@ -114,3 +114,12 @@ class EosOnward(TokenSelection):
         tail = PLACES - length + 1  # states from the first EOS on
         order = torch.where(place <= tail, place + length - 2, place - tail)
         return Plan(torch.where(place == 0, 0, order), (place > 0) & (place <= tail))
+
+
+#: Those that ship, by the names of their settings, in the article's order.
+SELECTIONS: dict[str, TokenSelection] = {
+    "all": AllTokens(),
+    "words_eos": WordsEos(),
+    "words_eos_reversed": WordsEosReversed(),
+    "eos_onward": EosOnward(),
+}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -28,25 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
-from deproj.process.ranks import node_number
-from deproj.settings.compose import differences, read_config
-from deproj.settings.messages import explain, typed, unknown
-from deproj.settings.nodes import foreign_classes
-from deproj.settings.shipped import CONF, GROUPS, SHIPPED
+from deproj.process.node import node_number
+from deproj.runs.folder import RunFolder
+from deproj.runs.settle import settle
+from deproj.settings.messages import explain, typed
+from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
 
 __all__ = ["main"]
 
 log = logging.getLogger("deproj.train")
-
-TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "render", "evaluate", "data", "optimizer")
-#: What may differ when a run goes on: how long and where it runs and how it is shown, not what is learnt.
-MAY_CHANGE = (
-    *("resume", "render", "evaluate", "logger", "choices.logger", "choices.experiment", "choices.trainer"),
-    *("data.cache", "data.keep", "trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
-    *("trainer.devices", "trainer.nodes", "trainer.cuda_graphs"),
-)
 
 
 def run_dir(resume: str | None) -> str:
@@ -58,74 +49,6 @@ def run_dir(resume: str | None) -> str:
 
 
 OmegaConf.register_new_resolver("deproj.run_dir", run_dir, use_cache=True, replace=True)
-
-
-# --- The settings of a run -----------------------------------------------------------------------
-
-
-def settle(composed: dict[str, Any], folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """The settings that a run goes by: those composed, or, on resuming, the run's own.
-
-    Args:
-        composed: from the command line.
-        folder: the run's, which may hold a run already.
-        overrides: as given on the command line; with ``resume`` they may change what `MAY_CHANGE` says.
-
-    Raises:
-        UserError: for unknown keys, and where the folder holds a run with other settings.
-    """
-    for key in composed:
-        if key not in TOP_KEYS:
-            raise UserError(unknown(key, TOP_KEYS))
-    check_shape(composed)
-    known = folder / "config.yaml"
-    if not known.exists():
-        if composed["resume"]:
-            raise UserError(f"{folder} holds no run to resume: it has no config.yaml.")
-        return composed
-    stored = read_config(known)
-    chosen = composed
-    check_shape(stored)
-    if composed["resume"]:
-        if composed["choices"]["experiment"]:
-            raise UserError("a resumed run keeps its own settings; leave experiment= out.")
-        chosen = json.loads(json.dumps(stored))
-        for override in overrides:
-            key = override.partition("=")[0].lstrip("+~")
-            place, source, path = chosen, composed, (["choices", key] if key in GROUPS else key.split("."))
-            for part in path[:-1]:
-                place, source = place.setdefault(part, {}), source.get(part, {})
-            place[path[-1]] = source.get(path[-1])
-            if key == "trainer":  # the group says where; how long stays as it is
-                chosen[key] |= {name: composed[key][name] for name in ("devices", "nodes")}
-            elif key in GROUPS:
-                chosen[key] = composed[key]
-    changed = {k: v for k, v in differences(stored, chosen).items() if not k.startswith(MAY_CHANGE)}
-    if changed:
-        key = min(changed, key=lambda name: not name.startswith("choices."))  # selection=all says more than its class
-        old, new = changed[key]
-        key = key.removeprefix("choices.")
-        raise UserError(
-            f"{folder} holds a run with {key}={old}, not {new}; keep its settings, or start a new run in another folder."
-        )
-    for group in SHIPPED:
-        foreign = foreign_classes(chosen, (group,))
-        if foreign and chosen[group] != composed[group]:
-            raise UserError(
-                f"{known} wants the class {foreign[0]!r} for {group}, which is none of ours; if you trust it, "
-                f"name it on the command line too: {group}={chosen['choices'][group]}."
-            )
-    return chosen
-
-
-def check_shape(config: dict[str, Any]) -> None:
-    """Refuses settings in which a group or the seed is not what it must be."""
-    for group in ("selection", "feed", "model", "sd", "logger", "data", "optimizer", "trainer", "choices"):
-        if not isinstance(config.get(group), dict):
-            raise UserError(f"{group} must be chosen; got {config.get(group)!r}.")
-    for name, seed in (("seed", config.get("seed")), ("data.seed", config["data"].get("seed"))):
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"{name} is a whole number from 0 to 2³²-1; got {seed!r}.")
 
 
 # --- Hydra ----------------------------------------------------------------------------------------
@@ -154,13 +77,13 @@ def job(cfg: DictConfig) -> float:
         with interruption:
             composed = OmegaConf.to_container(cfg, resolve=True)
             assert isinstance(composed, dict)
-            config = settle({**{str(k): v for k, v in composed.items()}, "choices": choices}, folder, overrides)
+            config = settle({**{str(k): v for k, v in composed.items()}, "choices": choices}, RunFolder(folder), overrides)
             if config["trainer"].get("nodes", 1) != 1:
                 check_folder(hydra_config, swept)
             busy = f"another process is at work on {folder}; wait for it, or end it."
-            with alone(folder / ".lock", refusal=busy) if first else contextlib.nullcontext():
+            with alone(RunFolder(folder).lock, refusal=busy) if first else contextlib.nullcontext():
                 become("started")
-                loss = float(run(config, folder, interruption)["val_loss"])
+                loss = run(config, folder, interruption)
             become("done")
             return loss
     except Interrupted as stopped:
@@ -168,7 +91,7 @@ def job(cfg: DictConfig) -> float:
         if first:
             interruption.requeue(stopped.number)
         if not swept and first:
-            behind = (folder / "checkpoints" / "last.ckpt").exists()
+            behind = RunFolder(folder).last_checkpoint.exists()
             how = f"To go on: python -m deproj.train {typed('resume', str(folder))}" if behind else "Nothing was trained yet."
             print(f"Stopped. {how}", file=sys.stderr)
         raise SystemExit(128 + stopped.number) from None

@@ -36,7 +36,7 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    from deproj.data.prompts import COMPOSED, SINGLE
+    from deproj.benchmark import COMPOSED, PROMPTS, SINGLE
     from deproj.training.dashboards import picture_name
 
     step = "trainer/global_step"
@@ -68,7 +68,7 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
         ],
         "Measures of the finished runs": [bars(measure, note) for measure, note in MEASURES.items()],
         "Evaluations": [wr.WeavePanelSummaryTable(table_name="evaluation")],
-        "No deprojector": [pictures("true_states", prompt) for prompt in SINGLE + COMPOSED],
+        "True states": [pictures("true_states", prompt) for prompt in PROMPTS],
     }
     columns = [f"config:{key}" for key in ("choices.value.selection", "choices.value.feed", "choices.value.model", "seed.value")]
     columns += [f"summary:{kind}/{measure}" for measure in ("conditioning_error", "fidelity") for kind in ("single", "composed")]

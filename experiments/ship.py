@@ -7,22 +7,19 @@ evaluations; each model goes to deproj/pixel/models with a card and a sheet of t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from deproj.bench import PIXEL
-from deproj.clip.encoder import TextEncoder
-from deproj.draw.renderer import Renderer
-from deproj.draw.sheets import save_image, sheet
+from deproj.benchmark import PROMPTS, seeds
+from deproj.draw.sheets import TRUE_STATES, save_image, sheet
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.results import describe
 from deproj.model.base import Deprojector
 from deproj.model.store import SHIPPED
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_checksums
 from deproj.process.quiet import quiet_libraries
-from deproj.training.callbacks import PROMPTS, SEEDS
-from deproj.training.run import finished
+from deproj.runs.folder import RunFolder
 
 RUNS = {
     "all-batch": "ignored_states/all-batch-0",
@@ -34,21 +31,22 @@ RUNS = {
 def export(sweeps: Path, out: Path) -> None:
     results = {}
     for run in RUNS.values():
-        if (done := finished(sweeps / run)) is None or not (sweeps / run / "evaluation.json").is_file():
+        if (done := RunFolder(sweeps / run).finished()) is None or not RunFolder(sweeps / run).evaluation().is_file():
             raise UserError(f"{sweeps / run} is not trained and evaluated; python -m deproj.train experiment={Path(run).parent}")
         results[run] = done
-    encoder = TextEncoder.from_pretrained("pixel", "pixel")
-    renderer = Renderer(PIXEL, encoder.empty.states[0], "cpu")
-    reference, embedding = renderer(encoder(PROMPTS).states, SEEDS), encoder.compose(PROMPTS)
+    sd = StableDiffusion.named("pixel")
+    encoder = sd.encoder("cpu")
+    renderer = sd.renderer(encoder, "cpu")
+    reference, embedding = renderer(encoder(PROMPTS).states, seeds()), encoder.compose(PROMPTS)
     for name, run in RUNS.items():
         model = Deprojector.from_pretrained(sweeps / run, encoder)
         label = ", ".join(model.provenance[group]["name"] for group in ("selection", "feed"))
-        pictures = sheet({"no deprojector": reference, label: renderer(model.generate(embedding), SEEDS)}, PROMPTS)
+        pictures = sheet({TRUE_STATES: reference, label: renderer(model.generate(embedding), seeds())}, PROMPTS)
         save_image(pictures, out / name / "sheet.png")
         model.sheet = (out / name / "sheet.png").read_bytes()
-        describe(model, sweeps / run, results[run])
+        describe(model, RunFolder(sweeps / run), results[run])
         model.save_pretrained(out / name)
-        fidelity = json.loads((sweeps / run / "evaluation.json").read_text())["composed"]["fidelity"]["value"]
+        fidelity = RunFolder(sweeps / run).read_evaluation().values["composed/fidelity"]
         print(f"Wrote {out / name} (fidelity of composed prompts {fidelity:.3f}).")
     write_checksums(out)
 

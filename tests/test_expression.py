@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.expression import (
     Expression,
     Named,

@@ -15,10 +15,10 @@ import torch
 from conftest import Ended
 from PIL import Image
 
+from deproj.benchmark import SINGLE
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
-from deproj.data.prompts import SINGLE
 from deproj.expression import mean, parse, picture, text
 from deproj.model.lstm import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline

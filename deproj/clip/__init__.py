@@ -1,1 +1,1 @@
-"""Texts and pictures to embeddings and states. Imports process, settings, selection and the pixel world."""
+"""Texts and pictures to embeddings and states. Imports `deproj.selection`, `deproj.pixel` and `deproj.process`."""

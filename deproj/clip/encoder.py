@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from deproj.pixel import local
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
 from deproj.selection import PLACES
@@ -36,17 +37,14 @@ def locate(pipeline: str | Path) -> str:
         UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, and a hub id that is
             neither on the Hub nor downloaded.
     """
-    if str(pipeline) == "pixel":
-        from deproj.pixel import world
-
-        pipeline = world()
+    pipeline = local(pipeline)
     folder = Path(pipeline)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
         raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
-    reach(str(pipeline), "model_index.json", "pipeline")
-    return str(pipeline)
+    reach(pipeline, "model_index.json", "pipeline")
+    return pipeline
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class TextEncoder:
             UserError: for a folder that is no pipeline, a CLIP without a text projection, or one
                 whose text weights are not the pipeline's.
         """
-        from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers import CLIPTextModel, CLIPTokenizer  # a second or two, for whoever loads one
 
         where = locate(pipeline)
         try:
@@ -229,13 +227,10 @@ def invert(projection: Tensor) -> Tensor:
 
 def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     """W of a CLIP folder or hub id, after checking that its text weights are the encoder's."""
-    from transformers import CLIPTextModelWithProjection
+    from transformers import CLIPTextModelWithProjection  # see `from_pretrained`
 
-    if str(clip) == "pixel":
-        from deproj.pixel import world
-
-        clip = world() / "clip"
-    reach(str(clip), "config.json", "CLIP")
+    clip = local(clip, "clip")
+    reach(clip, "config.json", "CLIP")
     try:
         with quiet_transformers():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)

@@ -25,6 +25,8 @@ from torch import Tensor
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
+from deproj.pixel import NAME, local
+from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
 
@@ -100,12 +102,9 @@ class ImageEncoder:
             raise UserError("no CLIP projection is known: load the encoder with clip set.")
         with quiet_transformers():
             from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-        where = str(clip)
-        if where == "pixel":
-            from deproj.pixel import world
-
-            where = str(world() / "clip")
-            pictures = drawings() if pictures is None else pictures
+        if pictures is None and str(clip) == NAME:
+            pictures = drawings()
+        where = local(clip, "clip")
         if not pictures:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")
         reach(where, "config.json", "CLIP")
@@ -155,6 +154,4 @@ class ImageEncoder:
 
 def drawings() -> list[Image.Image]:
     """Scenes of the pixel world, the same ones every time."""
-    from deproj.pixel.scenes import draw, sample
-
     return [Image.fromarray(picture) for picture in draw(sample(DRAWN, np.random.default_rng(0)))]

@@ -1,1 +1,1 @@
-"""Texts to batches: captions, mixing, cache, order. Imports clip and what that imports."""
+"""Texts to batches: captions, held-out ones, mixing, cache, order. Imports `deproj.clip` and the floors below it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deproj.clip.encoder import TextEncoder
-from deproj.data.cache import KEEPS, CachedSamples, Rows, build_cache
+from deproj.data.cache import CachedSamples, Rows, build_cache
 from deproj.data.mix import Mix
+from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
-from deproj.process.errors import UserError
 from deproj.selection import PLACES, TokenSelection
 
-__all__ = ["DataSettings", "EpochOrder", "SamplesModule", "Shard", "sorting_pays"]
+__all__ = ["EpochOrder", "SamplesModule", "Shard", "sorting_pays"]
 
 
 class Shard(Dataset[Rows]):
@@ -97,46 +97,6 @@ def sorting_pays(selection: TokenSelection, lengths: np.ndarray, batch_size: int
         return sum(selection(torch.from_numpy(lengths[batch].astype(np.int64))).places - 1 for batch in order)
 
     return places(lengths) < 0.75 * places(None)
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """The settings under ``data``.
-
-    Attributes:
-        prompts: ``grammar``, a file's path, or ``hub:owner/name``; None where the world has none of its own.
-        column: of the texts, where a file has columns.
-        size: training samples.
-        split, combine: shares of samples that are split and combined.
-        held_out: held-out samples.
-        batch_size: of training.
-        like_lengths: whether batches are of like lengths: True, False, or "auto" for where it saves much.
-        keep: what the cache keeps of a sample: its states, or its tokens, from which the states are encoded for every batch.
-        cache: folder of all caches.
-        seed: of the samples, apart from the run's own, so that runs of several seeds share a cache.
-    """
-
-    prompts: str | None
-    column: str | None
-    size: int
-    split: float
-    combine: float
-    held_out: int
-    batch_size: int
-    like_lengths: bool | str
-    cache: str
-    seed: int
-    keep: str = "states"
-
-    def __post_init__(self) -> None:
-        for name in ("size", "held_out", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"data.{name} is a whole number of at least 1; got {value!r}.")
-        if self.like_lengths not in (True, False, "auto"):
-            raise UserError(f"data.like_lengths is true, false or auto; got {self.like_lengths!r}.")
-        if self.keep not in KEEPS:
-            raise UserError(f"data.keep is {' or '.join(KEEPS)}; got {self.keep!r}.")
 
 
 class SamplesModule(pl.LightningDataModule):

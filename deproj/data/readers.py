@@ -100,7 +100,7 @@ class ParquetBlocks:
 
     def __init__(self, path: Path, column: str) -> None:
         try:
-            import pyarrow.parquet as parquet
+            import pyarrow.parquet as parquet  # an extra
         except ImportError:
             raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
         try:
@@ -125,7 +125,7 @@ class HubBlocks:
 
     def __init__(self, name: str, column: str) -> None:
         try:
-            from datasets import load_dataset
+            from datasets import load_dataset  # an extra
         except ImportError:
             raise UserError("hub data sets need the package datasets: pip install 'deproj[data]'.") from None
         try:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deproj.data.prompts import BENCHMARK, words_of
+from deproj.benchmark import is_benchmark, words_of
 from deproj.data.readers import READERS, HubBlocks, LinesBlocks, ParquetBlocks
+from deproj.pixel import grammar
+from deproj.pixel.scenes import ATTRIBUTES
 from deproj.process.errors import UserError
 
 __all__ = ["GrammarPrompts", "Judge", "ListedPrompts", "PromptSource", "file_prompts", "hub_prompts", "open_prompts"]
@@ -74,30 +76,21 @@ class GrammarPrompts(PromptSource):
 
     @property
     def fingerprint(self) -> str:
-        from deproj.pixel import grammar, scenes
-
-        sources = [Path(module.__file__ or "").read_bytes() for module in (grammar, scenes)]
-        return "grammar-" + hashlib.blake2b(b"".join(sources), digest_size=16).hexdigest()
+        """A hash of what the grammar says: of its first texts, trained on and held out, and of the attributes that it knows."""
+        said = [*itertools.islice(self.training(0), 1000), *grammar.held_out_prompts(100), repr(ATTRIBUTES)]
+        return "grammar-" + hashlib.blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 
     def held_out(self, text: str) -> bool:
-        from deproj.pixel import grammar
-
-        return words_of(text) in BENCHMARK or grammar.held_out(text)
+        return is_benchmark(text) or grammar.held_out(text)
 
     def training(self, seed: int) -> Iterator[str]:
-        from deproj.pixel import grammar
-
         return (text for text in grammar.training_texts(seed) if not self.held_out(text))
 
     def testing(self, seed: int) -> Iterator[str]:
-        from deproj.pixel import grammar
-
         for turn in itertools.count():
             yield from grammar.held_out_prompts(1000, seed + 7919 * turn)
 
     def composed(self, count: int, seed: int) -> list[str]:
-        from deproj.pixel import grammar
-
         return grammar.held_out_prompts(count, 1_000_003 + seed, ", ")
 
 
@@ -158,8 +151,7 @@ class ListedPrompts(PromptSource):
         return (text for line in self.blocks[number] if (text := line.strip()))
 
     def held_out(self, text: str) -> bool:
-        words = words_of(text)
-        return words in BENCHMARK or hashlib.blake2b(words.encode()).digest()[0] * 10 < 256
+        return is_benchmark(text) or hashlib.blake2b(words_of(text).encode()).digest()[0] * 10 < 256
 
     @staticmethod
     def _measured(text: str) -> bool:

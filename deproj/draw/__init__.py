@@ -1,1 +1,1 @@
-"""States to pictures and sheets. Imports clip and what that imports."""
+"""States to pictures: what belongs to a Stable Diffusion, its sampler, sheets. Imports `deproj.clip` and the floors below it."""

@@ -14,7 +14,7 @@ from deproj.clip.encoder import LOAD_ERRORS, first_line, locate, quiet_transform
 from deproj.draw.stable_diffusion import SdSettings
 from deproj.process.errors import UserError
 
-__all__ = ["Renderer"]
+__all__ = ["Renderer", "draw", "sample"]
 
 
 class Renderer:
@@ -103,18 +103,48 @@ class Renderer:
             assert seen is not None
             seen.append(arguments[0][-len(states) :].float().cpu())  # guidance doubles the batch
 
-        states = states.to(self.device, self.dtype)
-        negative = self.empty.to(self.device, self.dtype)[None].expand(len(states), -1, -1)
+        negative = self.empty[None].expand(len(states), -1, -1)
         hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
-        drawn = self.pipe(
-            prompt_embeds=states,
-            negative_prompt_embeds=negative if self.settings.guidance > 1 else None,
-            guidance_scale=self.settings.guidance,
-            num_inference_steps=self.settings.steps,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            output_type="pt",
-        ).images
+        pictures = draw(self.pipe, states, negative, seeds, self.settings.steps, self.settings.guidance)
         if hook is not None:
             hook.remove()
-        pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()
         return pictures
+
+
+def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: float, **options: Any) -> Any:
+    """Calls a diffusers pipeline on states: the one place where that is done.
+
+    Args:
+        states, negative: of what is asked for and of what is to be avoided, (B, T, D).
+        guidance: classifier-free guidance; `negative` counts above 1 only.
+        options: of the pipeline's call, as `generator`.
+
+    Returns:
+        What the pipeline returns, with `images`.
+    """
+    to = {"device": pipe.unet.device, "dtype": pipe.unet.dtype}
+    return pipe(
+        prompt_embeds=states.to(**to),
+        negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
+        guidance_scale=guidance,
+        num_inference_steps=steps,
+        **options,
+    )
+
+
+def draw(
+    pipe: Any, states: Tensor, negative: Tensor, seeds: Sequence[int], steps: int, guidance: float, **options: Any
+) -> Tensor:
+    """Draws one picture for each sequence of states, each from a seed of its own.
+
+    Args:
+        states, negative: as of `sample`.
+        seeds: B of them.
+
+    Returns:
+        Pictures, (B, height, width, 3) uint8 on the CPU.
+    """
+    generator = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    drawn = sample(pipe, states, negative, steps, guidance, generator=generator, output_type="pt", **options).images
+    pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()
+    return pictures

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from deproj.process.files import replacing
 
-__all__ = ["enlarged", "save_image", "sheet"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TRUE_STATES", "enlarged", "save_image", "sheet"]
+
+#: Label of the row that no deprojector has drawn.
+TRUE_STATES = "true states"
 
 
 def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halves: bool = True) -> Image.Image:
@@ -41,15 +46,15 @@ def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halv
         y = top + row * (side + gap)
         pen.multiline_text((8, y + 8), wrap(label, font, left - 16), "black", font)
         for column, picture in enumerate(pictures):
-            tile = enlarged(picture, side)
+            tile = enlarged(Image.fromarray(picture.numpy()), side)
             image.paste(tile.resize((side, side), Image.Resampling.LANCZOS), (x_of(column), y))
     return image
 
 
-def enlarged(picture: Tensor, side: int = 160) -> Image.Image:
-    """A picture, (height, width, 3) uint8; one that is narrower than `side` is enlarged to it without smoothing."""
-    image = Image.fromarray(picture.numpy())
-    return image if image.width >= side else image.resize((side, side), Image.Resampling.NEAREST)
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """A picture that is `side` pixels high at least; a smaller one in sharp pixels, a whole number of times as large."""
+    times = -(-side // image.height)
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST) if times > 1 else image
 
 
 def wrap(text: str, font: Any, width: int) -> str:

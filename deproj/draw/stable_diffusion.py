@@ -1,13 +1,29 @@
-"""What tells one Stable Diffusion from another."""
+"""One Stable Diffusion: its settings, and all that belongs to it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError
+from deproj.settings.compose import read_config
+from deproj.settings.nodes import settings
+from deproj.settings.shipped import CONF
 
-__all__ = ["SdSettings"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from deproj.clip.distance import EmbeddingDistance
+    from deproj.clip.encoder import TextEncoder
+    from deproj.clip.images import ImageEncoder
+    from deproj.draw.renderer import Renderer
+    from deproj.pixel.reader import Reader
+
+__all__ = ["SdSettings", "StableDiffusion"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +31,7 @@ class SdSettings:
     """The settings under ``sd``: what tells one Stable Diffusion from another.
 
     Attributes:
-        name: ``pixel`` or ``sd15``, for people.
+        name: ``pixel`` for the miniature world, else a name for people.
         path: folder or hub id of the pipeline.
         clip: folder or hub id of its CLIP, or None.
         steps: of the sampler, DPM-Solver++.
@@ -36,3 +52,68 @@ class SdSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or not 1 <= self.guidance < math.inf:
             raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """A Stable Diffusion by its settings; its parts are loaded when they are asked for.
+
+    The pixel world brings a reader of its pictures and drawings of all kinds; others have neither.
+    """
+
+    settings: SdSettings
+
+    @classmethod
+    def named(cls, sd: str | Path, clip: str | Path | None = None) -> StableDiffusion:
+        """The pixel world, or any Stable Diffusion 1.x, with the settings that ship.
+
+        Args:
+            sd: ``pixel``, a folder or a hub id.
+            clip: folder or hub id of the CLIP that its text encoder comes from; ``pixel`` brings its own.
+        """
+        name = "pixel" if str(sd) == "pixel" else "sd15"
+        node = read_config(CONF / "sd" / f"{name}.yaml")
+        if name != "pixel":
+            node |= {"path": str(sd), "clip": None if clip is None else str(clip)}
+        return cls(settings(SdSettings, node, "sd"))
+
+    @property
+    def miniature(self) -> bool:
+        """Whether it is the pixel world."""
+        return self.settings.name == "pixel"
+
+    def quick_on(self, device: str) -> bool:
+        """Whether pictures can be drawn on a device without a wait of minutes each."""
+        return device.startswith("cuda") or self.settings.cpu
+
+    def encoder(self, device: str) -> TextEncoder:
+        """The text encoder, with CLIP's projection where there is a CLIP."""
+        from deproj.clip.encoder import TextEncoder  # transformers takes a second to import
+
+        return TextEncoder.from_pretrained(self.settings.path, self.settings.clip, device)
+
+    def renderer(self, encoder: TextEncoder, device: str) -> Renderer:
+        """What draws its pictures."""
+        from deproj.draw.renderer import Renderer  # diffusers takes a second to import
+
+        return Renderer(self.settings, encoder.empty.states[0], device)
+
+    def images(
+        self, encoder: TextEncoder, distance: EmbeddingDistance | None, pictures: Sequence[Image] | None = None
+    ) -> ImageEncoder | None:
+        """CLIP's image encoder; None without a CLIP, or without the pictures of all kinds that it is set right by."""
+        from deproj.clip.images import ImageEncoder, drawings  # imports torch, which a look at settings need not wait for
+
+        seen = drawings() if pictures is None and self.miniature else pictures
+        if self.settings.clip is None or not seen:
+            return None
+        return ImageEncoder(self.settings.clip, encoder, distance, seen)
+
+    def reader(self) -> Reader | None:
+        """What reads attributes off its pictures, in the pixel world alone."""
+        if not self.miniature:
+            return None
+        from deproj.pixel import shipped_folder
+        from deproj.pixel.reader import Reader  # imports torch: see above
+
+        return Reader.from_pretrained(shipped_folder() / "reader")

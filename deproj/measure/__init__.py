@@ -1,1 +1,1 @@
-"""How good a model is: measures, baselines, and several models compared. Imports data, model, draw."""
+"""How good models are: measures, baselines, settings compared. Imports `deproj.data`, `deproj.draw`, `deproj.model` and below."""

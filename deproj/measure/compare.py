@@ -1,4 +1,4 @@
-"""Settings over several training seeds: means, intervals and paired differences, from ``evaluation.json`` files.
+"""Settings over several training seeds: means, intervals and paired differences, from evaluations.
 
 A setting has S runs that differ in their seed alone. As in `deproj.measure.metrics`, a number is Σ a / Σ b, here over seeds and
 prompts. Its 95 % interval is put together of two: a percentile bootstrap over prompts, the same ones for all seeds, and
@@ -8,10 +8,12 @@ largest, and covers some 75 % where seeds dominate.) With one seed the interval 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from deproj.runs.records import Measured
 
 __all__ = ["MEASURES", "Estimate", "difference", "estimate"]
 
@@ -41,9 +43,9 @@ class Estimate:
         return f"{self.value:.3f} ({self.low:.3f}, {self.high:.3f})"
 
 
-def parts(evaluations: list[dict[str, Any]], kind: str, measure: str) -> np.ndarray | None:
+def parts(runs: Sequence[Measured], measure: str) -> np.ndarray | None:
     """a and b of each run and prompt, (2, S, N), or None where a run lacks the measure."""
-    raw = [evaluation["raw"][kind].get(measure) for evaluation in evaluations]
+    raw = [run.raw.get(measure) for run in runs]
     if any(r is None for r in raw) or not raw:
         return None
     return np.array(raw, float).transpose(1, 0, 2)
@@ -80,17 +82,15 @@ def put_together(value: float, resampled: np.ndarray, seeds: float) -> Estimate:
     return Estimate(value, float(value - np.hypot(value - low, seeds)), float(value + np.hypot(high - value, seeds)))
 
 
-def estimate(evaluations: list[dict[str, Any]], kind: str, measure: str) -> Estimate | None:
+def estimate(runs: Sequence[Measured], measure: str) -> Estimate | None:
     """A measure of one setting over its runs; None where it wasn't measured."""
-    both = parts(evaluations, kind, measure)
+    both = parts(runs, measure)
     if both is None or not both[1].sum(1).all():
         return None
     return put_together(float(both[0].sum() / both[1].sum()), of_prompts(both), half_width(of_seeds(both)))
 
 
-def difference(
-    evaluations: list[dict[str, Any]], others: list[dict[str, Any]], kind: str, measure: str, paired: bool = True
-) -> Estimate | None:
+def difference(runs: Sequence[Measured], others: Sequence[Measured], measure: str, paired: bool = True) -> Estimate | None:
     """A measure of one setting minus that of another, on the same prompts.
 
     Args:
@@ -99,7 +99,7 @@ def difference(
     Raises:
         ValueError: where the two were evaluated on different prompts.
     """
-    ours, theirs = parts(evaluations, kind, measure), parts(others, kind, measure)
+    ours, theirs = parts(runs, measure), parts(others, measure)
     if ours is None or theirs is None or not ours[1].sum(1).all() or not theirs[1].sum(1).all():
         return None
     if ours.shape[2] != theirs.shape[2]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import plain
 from deproj.data.sources import PromptSource
 from deproj.draw.renderer import Renderer
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure import metrics
-from deproj.measure.metrics import Measure, World
+from deproj.measure.metrics import Measure, Reference
 from deproj.process.errors import UserError
+from deproj.runs.records import Evaluation, Measured, Summary
 from deproj.selection import TokenSelection
 
 __all__ = ["Evaluator", "evaluation_prompts", "prompts_of_file"]
@@ -81,40 +83,37 @@ class Evaluator:
     seed: int = 0
     compose_mean: bool = False
 
-    def __call__(self, subject: Subject, selection: TokenSelection) -> dict[str, Any]:
-        """All measures of a subject whose states stand in a selection's order.
-
-        Returns:
-            What ``evaluation.json`` holds: for ``single`` and ``composed`` prompts each measure's value, 95 % interval over
-            prompts and sample size, whether each region was trained, the error by place, and what every number is made of.
-        """
+    def __call__(self, subject: Subject, selection: TokenSelection) -> Evaluation:
+        """All measures of a subject whose states stand in a selection's order."""
         texts = [plain(prompt) for prompt in self.prompts]
         encoded = self.encoder(texts)
         states, length = encoded.states.float().cpu(), encoded.length.cpu()
         plan = selection(length)
         embeddings = {"single": encoded.embedding, "composed": self.encoder.compose(self.prompts, self.compose_mean)}
-        world = self.world(states)
-        result: dict[str, Any] = {"version": VERSION, "world": self.world_hash, "seed": self.seed, "prompts": self.prompts}
-        result["by_place"], result["raw"] = {}, {}
+        reference = self.reference(states)
+        kinds: dict[str, Measured] = {}
+        trained: dict[str, bool] = {}
         for kind, embedding in embeddings.items():
             with torch.no_grad():
                 made = subject.generate(embedding.float()).float().cpu()
-            found, result["trained"], by_place = metrics.state_errors(made, states, length, plan)
-            if self.renderer is not None and world is not None:
-                pictures = self.draw(made)
-                found["conditioning error"] = metrics.conditioning_error(self.renderer, world, made)
-                found |= self.of_pictures(pictures, world.pictures, texts)
-            result[kind] = {name: summary(measure) for name, measure in found.items()}
-            result["by_place"][kind] = rounded(by_place.tolist())
-            result["raw"][kind] = {name: [rounded(m.above.tolist()), rounded(m.below.tolist())] for name, m in found.items()}
-        return result
+            found, trained, by_place = metrics.state_errors(made, states, length, plan)
+            if self.renderer is not None and reference is not None:
+                found["conditioning error"] = metrics.conditioning_error(self.renderer, reference, made)
+                found |= self.of_pictures(self.draw(made), reference.pictures, texts)
+            kinds[kind] = measured(found, by_place)
+        return Evaluation(VERSION, self.world_hash, self.seed, self.prompts, trained, kinds["single"], kinds["composed"])
+
+    @property
+    def sd(self) -> StableDiffusion:
+        assert self.renderer is not None
+        return StableDiffusion(self.renderer.settings)
 
     @property
     def world_hash(self) -> str:
         """Of the text encoder and of all that pictures depend on: numbers compare within one world only."""
         if self.renderer is None:
             return self.encoder.hash[:16]
-        scored = "" if self.renderer.settings.name == "pixel" or self.score_clip is None else f"-{self.score_clip}"
+        scored = "" if self.sd.miniature or self.score_clip is None else f"-{self.score_clip}"
         return f"{self.encoder.hash[:16]}-{self.renderer.hash[:16]}{scored}"
 
     def draw(self, states: Tensor) -> Tensor:
@@ -126,31 +125,44 @@ class Evaluator:
     def seeds(self, count: int) -> list[int]:
         return list(range(self.seed * count, (self.seed + 1) * count))
 
-    def world(self, states: Tensor) -> World | None:
+    def reference(self, states: Tensor) -> Reference | None:
+        """What the true states give, (N, 77, D); None where nothing is drawn."""
         if self.renderer is None:
             return None
         key = {"version": VERSION, "encoder": self.encoder.hash, "prompts": self.prompts}
-        return World.of(self.renderer, states, self.seeds(len(states)), key, self.cache)
+        return Reference.of(self.renderer, states, self.seeds(len(states)), key, self.cache)
 
     def of_pictures(self, pictures: Tensor, reference: Tensor, texts: list[str]) -> dict[str, Measure]:
         """Fidelity, noise and likeness."""
         assert self.renderer is not None
         found = {"likeness": metrics.likeness(pictures, reference)}
-        if self.renderer.settings.name == "pixel":
-            found["fidelity"] = metrics.reader_fidelity(pictures, texts)
-            found["noise"] = metrics.redrawing(pictures, reference)
+        if (reader := self.sd.reader()) is not None:
+            found["fidelity"] = metrics.reader_fidelity(pictures, texts, reader)
+            found["noise"] = metrics.redrawing(pictures, reference, reader)
         elif self.score_clip is not None:
             found["clip score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
         return found
 
 
-def summary(measure: Measure) -> dict[str, Any]:
+def measured(found: dict[str, Measure], by_place: Tensor) -> Measured:
+    """Measures and the error by place (77,) as they are stored."""
+    return Measured(
+        {name: summary(measure) for name, measure in found.items()},
+        {name: (sixes(m.above.tolist()), sixes(m.below.tolist())) for name, m in found.items()},
+        [six(value) for value in by_place.tolist()],
+    )
+
+
+def summary(measure: Measure) -> Summary:
     low, high = measure.interval()
-    return dict(zip(("value", "low", "high"), rounded([measure.value, low, high]), strict=True)) | {
-        "n": int((measure.below != 0).sum())
-    }
+    return Summary(six(measure.value), six(low), six(high), int((measure.below != 0).sum()))
 
 
-def rounded(values: Sequence[float]) -> list[float | None]:
-    """Numbers as JSON takes them: six digits, null for nan."""
-    return [None if value != value else float(f"{value:.6g}") for value in values]
+def six(value: float) -> float | None:
+    """A number as JSON takes it: six digits, None for nan."""
+    return None if value != value else float(f"{value:.6g}")
+
+
+def sixes(values: Sequence[float]) -> list[float]:
+    """Finite numbers at six digits."""
+    return [float(f"{value:.6g}") for value in values]

@@ -14,15 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from deproj.clip.encoder import LOAD_ERRORS, first_line
 from deproj.draw.renderer import Renderer
+from deproj.pixel.grammar import asked
+from deproj.pixel.reader import Reader
+from deproj.pixel.redraw import redraw
 from deproj.process.errors import UserError
-from deproj.process.files import kept
+from deproj.process.kept import kept
 from deproj.selection import PLACES, Plan
 
-__all__ = ["Measure", "World", "clip_scores", "conditioning_error", "likeness", "reader_fidelity", "redrawing", "state_errors"]
+__all__ = [
+    *("Measure", "Reference", "clip_scores", "conditioning_error", "likeness"),
+    *("reader_fidelity", "redrawing", "state_errors"),
+]
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,8 @@ def state_errors(
 
 
 @dataclass(frozen=True)
-class World:
-    """What belongs to a Stable Diffusion, its settings and the prompts, not to what is evaluated: computed once.
+class Reference:
+    """What the true states of the prompts give in one Stable Diffusion, whatever model is evaluated: computed once.
 
     Attributes:
         pictures: from the true states, (N, height, width, 3) uint8.
@@ -131,14 +139,14 @@ class World:
     below: Tensor
 
     @classmethod
-    def of(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int], key: dict[str, Any], cache: Path) -> World:
+    def of(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int], key: dict[str, Any], cache: Path) -> Reference:
         """Computes it, or takes it from the cache folder, where `key` names what it was made from."""
         digest = hashlib.blake2b(repr((sorted(key.items()), renderer.hash, list(seeds))).encode(), digest_size=10)
         path = cache / f"{digest.hexdigest()}.safetensors"
         return cls(**kept(path, lambda: vars(cls.drawn(renderer, states, seeds)), "the pictures from the true states"))
 
     @classmethod
-    def drawn(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int]) -> World:
+    def drawn(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int]) -> Reference:
         """Computes it."""
         parts = []
         for start in range(0, len(states), renderer.chunk):
@@ -153,7 +161,7 @@ class World:
         return cls(pictures_all, torch.cat([p[1] for p in parts], 1), steps, torch.cat([p[2] for p in parts], 1), below_all)
 
 
-def conditioning_error(renderer: Renderer, world: World, states: Tensor) -> Measure:
+def conditioning_error(renderer: Renderer, reference: Reference, states: Tensor) -> Measure:
     """Σᵢₜ |ε(xₜ,t,ĉ) - ε(xₜ,t,c)|² / Σᵢₜ |ε(xₜ,t,∅) - ε(xₜ,t,c)|², xₜ on the true states' own way.
 
     0: drives the U-Net as the true states do; 1: no better than an empty prompt.
@@ -161,24 +169,19 @@ def conditioning_error(renderer: Renderer, world: World, states: Tensor) -> Meas
     Args:
         states: (N, T, D).
     """
-    above = torch.zeros_like(world.below)
+    above = torch.zeros_like(reference.below)
     for start in range(0, len(states), renderer.chunk):
         rows = slice(start, start + renderer.chunk)
-        for x, t, noise in zip(world.latents[:, rows], world.steps, world.noise[:, rows], strict=True):
+        for x, t, noise in zip(reference.latents[:, rows], reference.steps, reference.noise[:, rows], strict=True):
             above[rows] += (renderer.noise(x, t, states[rows]) - noise).double().square().sum((1, 2, 3))
-    return Measure(above.numpy(), world.below.numpy())
+    return Measure(above.numpy(), reference.below.numpy())
 
 
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-def reader_fidelity(pictures: Tensor, prompts: Sequence[str]) -> Measure:
+def reader_fidelity(pictures: Tensor, prompts: Sequence[str], reader: Reader) -> Measure:
     """Prompt fidelity in the pixel world: of the attributes a prompt asks for, the share its reader finds."""
-    from deproj.pixel import world
-    from deproj.pixel.grammar import asked
-    from deproj.pixel.reader import Reader
-
-    reader = Reader.from_pretrained(world() / "reader")
     shares = reader.fidelity(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1, [asked(prompt) for prompt in prompts])
     return Measure.mean(shares)
 
@@ -195,8 +198,7 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     Raises:
         UserError: for what is no whole CLIP.
     """
-    from PIL import Image
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # seconds, and no need of them in the pixel world
 
     try:
         model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
@@ -210,24 +212,17 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     return Measure.mean((100 * torch.cosine_similarity(output.image_embeds, output.text_embeds)).cpu().numpy())
 
 
-def redrawing(pictures: Tensor, reference: Tensor) -> Measure:
+def redrawing(pictures: Tensor, reference: Tensor, reader: Reader) -> Measure:
     """Noise in the pixel world: how much farther pictures are from what the scene code can draw than those of the true states.
 
     The ratio of the mean root mean square differences to the nearest drawing (`deproj.pixel.redraw`). It rises with noise
     added to latents, and changes less with the content than skimage's `estimate_sigma` does (`experiments/noise`).
     """
-    from deproj.pixel import world
-    from deproj.pixel.reader import Reader
-    from deproj.pixel.redraw import redraw
-
-    reader = Reader.from_pretrained(world() / "reader")
     return Measure(redraw(pictures, reader)[1].double().numpy(), redraw(reference, reader)[1].double().numpy())
 
 
 def likeness(pictures: Tensor, reference: Tensor) -> Measure:
     """Structural similarity (Wang et al. 2004) to the picture of the true states from the same seed."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     found = []
     for both in zip(pictures.split(20), reference.split(20), strict=True):
         ours, theirs = (images.permute(0, 3, 1, 2).float() / 255 for images in both)

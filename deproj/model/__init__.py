@@ -1,4 +1,4 @@
-"""Embeddings to states: the deprojectors, their equations and their files. Imports `deproj.clip` and what lies below it."""
+"""Embeddings to states: the deprojectors, their equations and their files. Imports `deproj.clip` and the floors below it."""
 
 from deproj.model.base import Deprojector
 from deproj.model.combine import Ensemble, Splice

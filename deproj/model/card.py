@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 __all__ = ["FILES", "model_card"]
 
 #: What a model's folder holds; the sheet only where its run drew one.
@@ -42,8 +44,6 @@ def model_card(stored: dict[str, Any], name: str, sheet: bool) -> str:
         name: it can be loaded by.
         sheet: whether sheet.png lies beside it.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
     provenance, results = stored["provenance"], stored["provenance"].get("results") or {}
     choices = {group: str((provenance.get(group) or {}).get("name") or "") for group in ("selection", "feed")}
     title = ", ".join(choice for choice in choices.values() if choice)

@@ -26,16 +26,14 @@ from torch import Tensor, nn
 
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
-from deproj.selection import PLACES, AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
+from deproj.selection import PLACES, SELECTIONS, TokenSelection
 
 __all__ = ["Ensemble", "EnsembleConfig", "LengthHead", "Splice", "SpliceConfig"]
 
 #: Most words of a prompt: all places but SOS and EOS.
 WORDS = PLACES - 2
-ORDERS: dict[str, TokenSelection] = {
-    f"deproj.selection.{type(selection).__name__}": selection
-    for selection in (AllTokens(), WordsEos(), WordsEosReversed(), EosOnward())
-}
+#: By the names that a model's provenance stores.
+ORDERS = {f"deproj.selection.{type(selection).__name__}": selection for selection in SELECTIONS.values()}
 
 
 class Combined(Deprojector):

@@ -15,6 +15,7 @@ from deproj.model.card import FILES, model_card
 from deproj.process.errors import UserError
 from deproj.process.files import intact, replacing, write_whole
 from deproj.process.hub import download, upload
+from deproj.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from deproj.model.base import Deprojector
@@ -42,9 +43,10 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
         UserError: where there is none.
     """
     folder = Path(source)
-    if (folder / "deprojector").is_dir():
-        return folder / "deprojector"
-    if (folder / "config.yaml").is_file():
+    run = RunFolder(folder)
+    if run.model.is_dir():
+        return run.model
+    if run.is_run:
         raise UserError(f"{folder} is no deprojector, but a run whose training isn't done.")
     if folder.is_dir():
         return folder

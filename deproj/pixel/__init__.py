@@ -1,17 +1,28 @@
-"""The pixel world: a complete miniature Stable Diffusion that ships with the project."""
+"""The pixel world: a complete miniature Stable Diffusion that ships with the project. Imports `deproj.process`."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 from deproj.process.files import intact
 
+__all__ = ["NAME", "WEIGHTS", "local", "shipped_folder"]
+
+#: What users name it by, where a folder or hub id is asked for.
+NAME = "pixel"
 #: The shipped diffusers pipeline folder.
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def world() -> Path:
+def shipped_folder() -> Path:
     """The shipped folder, once its weights have been checked.
 
     Raises:
         UserError: for weights that are missing or damaged.
     """
     return intact(WEIGHTS)
+
+
+def local(source: str | Path, part: str = ".") -> str:
+    """A folder or hub id as it is; for the name ``pixel`` a part of the shipped folder."""
+    return str(shipped_folder() / part) if str(source) == NAME else str(source)

@@ -19,8 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
+from deproj.benchmark import PROMPTS
 from deproj.pixel import WEIGHTS, grammar, parts, scenes
 from deproj.pixel.reader import Reader
 from deproj.pixel.training import Rng, fit
@@ -81,8 +86,6 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor, same: Tensor) -
 
 
 def build_clip(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     torch.manual_seed(0)
     clip: Any = parts.make_clip(tokenizer).to(device)
@@ -216,8 +219,6 @@ def build_reader(work: Path, out: Path, steps: int, device: str) -> dict[str, An
 
 
 def save_half(module: nn.Module, folder: Path) -> None:
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.half().contiguous().cpu() for k, v in module.state_dict().items() if v.is_floating_point()}
     state |= {k: v.contiguous().cpu() for k, v in module.state_dict().items() if not v.is_floating_point()}
@@ -273,9 +274,6 @@ def fold_statistics(vae: Any, pictures: Tensor) -> None:
 
 def build_unet(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
     """U-Net on all 77 states, 10 % of them the empty prompt's; v-prediction (Salimans & Ho 2022)."""
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextModel, CLIPTokenizer
-
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32).to(device).eval()
     vae = AutoencoderKL.from_pretrained(out / "vae", dtype=torch.float32).to(device).eval()
@@ -326,17 +324,11 @@ def write_model_index(out: Path) -> None:
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-BENCHMARK = [
-    "cat maid", "1girl red hair blue eye black skirt", "1boy 1girl in class room",
-    "cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room",
-]  # fmt: skip
 GUIDANCE = 3.0
 
 
 def measure_pictures(out: Path, work: Path, device: str) -> dict[str, Any]:
     """The pipeline's bar: pictures from the true states of 200 held-out prompts, 20 steps, as shipped."""
-    from diffusers import StableDiffusionPipeline
-
     pipe = StableDiffusionPipeline.from_pretrained(out, dtype=torch.float32, safety_checker=None).to(device)
     pipe.set_progress_bar_config(disable=True)
     reader = Reader.from_pretrained(out / "reader").to(device)
@@ -359,15 +351,13 @@ def measure_pictures(out: Path, work: Path, device: str) -> dict[str, Any]:
                 hits[name].append(what[name][0] == value)
         flat = [hit for some in hits.values() for hit in some]
         found[f"{guidance}"] = {"all": sum(flat) / len(flat)} | {n: sum(h) / max(len(h), 1) for n, h in hits.items()}
-    save_sheet(drawn([text for text in BENCHMARK for _ in range(3)], GUIDANCE), 6, work / "benchmark.png")
+    save_sheet(drawn([text for text in list(PROMPTS) for _ in range(3)], GUIDANCE), 6, work / "benchmark.png")
     share = found[f"{GUIDANCE}"]["all"]
     return rounded({"found_by_guidance": found}) | {"bar": 0.95, "met": share >= 0.95}
 
 
 def save_sheet(pictures: Tensor, columns: int, path: Path, scale: int = 4) -> None:
     """Pictures (N, 3, 32, 32) in [-1, 1] in rows of `columns`."""
-    from PIL import Image
-
     rows = len(pictures) // columns
     grid = pictures.reshape(rows, columns, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(rows * 32, columns * 32, 3)
     image = Image.fromarray(((grid + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy())

@@ -9,6 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
 WIDTH = 128
 PLACES = 77
 SOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -16,9 +20,6 @@ SOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 def train_tokenizer(texts: list[str], folder: Path) -> Any:
     """Trains CLIP's kind of byte-pair encoding on texts; SOS and EOS come last, padding is EOS."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
     bpe = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>", continuing_subword_prefix=""))
     reference = CLIPTokenizer().backend_tokenizer  # CLIP's own normaliser and word splitting
     bpe.normalizer = reference.normalizer or normalizers.Lowercase()
@@ -40,8 +41,6 @@ def train_tokenizer(texts: list[str], folder: Path) -> Any:
 
 def make_clip(tokenizer: Any) -> Any:
     """A CLIPModel of 4 + 4 layers, width 128, with square projections."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
     tower: dict[str, Any] = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
@@ -63,8 +62,6 @@ def make_clip(tokenizer: Any) -> Any:
 
 
 def make_vae() -> Any:
-    from diffusers import AutoencoderKL
-
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -81,8 +78,6 @@ def make_vae() -> Any:
 
 
 def make_unet() -> Any:
-    from diffusers import UNet2DConditionModel
-
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=8,
@@ -98,8 +93,6 @@ def make_unet() -> Any:
 
 
 def make_scheduler() -> Any:
-    from diffusers import DPMSolverMultistepScheduler
-
     return DPMSolverMultistepScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deproj.pixel.grammar import Key
@@ -61,8 +62,6 @@ class Reader(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Reader:
-        from safetensors.torch import load_file
-
         reader = cls()
         reader.load_state_dict({k: v.float() for k, v in load_file(Path(folder) / "model.safetensors").items()})
         return reader.eval()

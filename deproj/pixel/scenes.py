@@ -15,11 +15,11 @@ from functools import cache
 import numpy as np
 
 from deproj.pixel import sprites
+from deproj.pixel.backgrounds import SIZE, VARIANTS, backgrounds
 from deproj.pixel.sprites import LETTERS
 
-__all__ = ["ATTRIBUTES", "SIZE", "Scenes", "draw", "sample"]
+__all__ = ["ATTRIBUTES", "SIZE", "VARIANTS", "Scenes", "draw", "sample"]
 
-SIZE = 32
 
 CLOTHES = ("black", "white", "red", "blue", "green", "yellow")
 #: Every attribute with its values. In arrays, 0 stands for "not there" and k for the k-th value.
@@ -105,7 +105,6 @@ def sample_style(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
 
 CHARACTER_ROLES = len(LETTERS)
 BACKGROUND_ROLES = 8
-VARIANTS = 24
 
 
 def _grid(text: str) -> np.ndarray:
@@ -174,95 +173,6 @@ def _character_index(scenes: Scenes) -> np.ndarray:
     boy = 12 + 2 * ears + style[:, 1]
     couple = 16 + style[:, 0]
     return np.select([who == GIRL, who == BOY, who == COUPLE], [girl, boy, couple], 19)
-
-
-@cache
-def _backgrounds() -> np.ndarray:
-    """Roles 0 to 7 of every background, (places, VARIANTS, 32, 32)."""
-    rng = np.random.default_rng(20231105)
-    bank = np.zeros((len(ATTRIBUTES["place"]), VARIANTS, SIZE, SIZE), np.int64)
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
-    for variant in range(VARIANTS):
-        # class room: wall, blackboard with chalk in a wooden frame, floor, desks
-        b = bank[0, variant]
-        floor = 23 + variant % 3
-        board = 13 + variant % 3
-        b[floor:] = 1
-        b[floor, :] = 7
-        b[2:board, 2:30] = 2
-        b[3 : board - 1, 3:29] = 3
-        for row in range(5, board - 2, 3):
-            for chalk in (4, 20):
-                b[row, chalk : chalk + rng.integers(3, 8)] = 4
-        for desk in (0, 25):
-            b[26:28, desk : desk + 7] = 5
-            b[28:32, desk + 1] = 6
-            b[28:32, desk + 5] = 6
-        # forest: sky, grass, trees with trunks
-        b = bank[1, variant]
-        b[25 + variant % 3 :] = 1
-        for tree in rng.permutation([1, 6, 12, 20, 26, 30])[:5] + rng.integers(-1, 2, 5):
-            crown = rng.integers(8, 13)
-            b[crown : 27 + variant % 3, tree - 1 : tree + 1] = 4
-            ball = (x - tree) ** 2 + (y - crown + 2) ** 2
-            b[ball < rng.integers(22, 34)] = 2
-            b[(x - tree + 1) ** 2 + (y - crown + 3) ** 2 < 6] = 3
-        # beach: sky with a sun, sea with foam, sand, a palm
-        b = bank[2, variant]
-        sea, sand = 13 + variant % 3, 22 + variant % 4
-        b[sea:sand] = 1
-        for _ in range(6):
-            wave, foam = rng.integers(sea + 1, sand), rng.integers(0, 28)
-            b[wave, foam : foam + 4] = 2
-        b[sand:] = 3
-        b[sand] = 2
-        side = 4 if variant % 2 else 27
-        b[(x - side) ** 2 + (y - 5) ** 2 < 12] = 4
-        cloud = rng.integers(8, 24)
-        b[4 + variant % 4, cloud : cloud + 6] = 2
-        b[5 + variant % 4, cloud - 1 : cloud + 7] = 2
-        # night: dark sky, moon, stars, dark hills
-        b = bank[3, variant]
-        hill = 25 + 2.5 * np.sin(x / (4 + variant % 4) + variant)
-        b[y > hill] = 1
-        stars = (rng.random((SIZE, SIZE)) < 0.045) & (y < 23)
-        b[stars] = 2
-        moon = (4, 6) if variant % 2 else (27, 6)
-        disc = (x - moon[0]) ** 2 + (y - moon[1]) ** 2
-        b[disc < 14] = 3
-        b[(x - moon[0] - 2) ** 2 + (y - moon[1] + 1) ** 2 < 7] = 4
-        # city: sky, towers with windows, street
-        b = bank[4, variant]
-        left = 0
-        while left < SIZE:
-            width, height = int(rng.integers(6, 10)), int(rng.integers(3, 13))
-            shade = 1 if (left // 7) % 2 else 2
-            b[height:27, left : left + width - 1] = shade
-            for row in range(height + 2, 26, 3):
-                for column in range(left + 1, min(left + width - 2, SIZE), 2):
-                    b[row, column] = 3 if rng.random() < 0.8 else 4
-            left += int(width)
-        b[27:] = 5
-        b[29, ::6] = 6
-        b[29, 1::6] = 6
-        b[29, 2::6] = 6
-        # room: papered wall, window with curtains, shelf, wooden floor
-        b = bank[5, variant]
-        b[:, ::4] = 1
-        b[25 + variant % 2 :] = 2
-        b[25 + variant % 2] = 3
-        window = 2 if variant % 2 else 19
-        b[3:14, window : window + 11] = 3
-        b[4:13, window + 1 : window + 10] = 4
-        b[4:13, window + 5] = 3
-        b[8, window + 1 : window + 10] = 3
-        b[3:14, window : window + 2] = 5
-        b[3:14, window + 9 : window + 11] = 5
-        shelf = 20 if variant % 2 else 2
-        b[9, shelf : shelf + 10] = 6
-        for book in range(shelf + 1, shelf + 9, 2):
-            b[5 + rng.integers(0, 2) : 9, book : book + 2] = 5 + rng.integers(0, 3)
-    return bank
 
 
 def _rgb(code: str) -> list[float]:
@@ -351,7 +261,7 @@ def draw(scenes: Scenes) -> np.ndarray:
     step = np.arange(SIZE)
     place = scenes.values[:, PLACE].astype(int) - 1
     mirrored = np.where(style[:, 6, None] > 0, SIZE - 1 - step, step)
-    background = _backgrounds()[place[:, None, None], style[:, 5, None, None], step[None, :, None], mirrored[:, None, :]]
+    background = backgrounds()[place[:, None, None], style[:, 5, None, None], step[None, :, None], mirrored[:, None, :]]
     shift = np.where(scenes.values[:, WHO] == COUPLE, 0, style[:, 3])
     columns = np.where(style[:, 2, None] > 0, SIZE - 1 - step, step) - shift[:, None] + PAD
     rows = step[None, :] - style[:, 4, None] + PAD

@@ -1,1 +1,1 @@
-"""What any program of many processes, files and signals needs; it knows nothing of deprojectors and imports no other folder."""
+"""What any program of many processes, files and signals needs; knows nothing of deprojectors, imports no other folder."""

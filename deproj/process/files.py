@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from deproj.process.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["alone", "intact", "kept", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
@@ -55,8 +53,6 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         UserError: the refusal, where there is one and another process is in the block.
         OSError: where the lock can't be written.
     """
-    from filelock import FileLock, Timeout
-
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -71,45 +67,6 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def kept(path: Path, make: Callable[[], dict[str, Tensor]], what: str) -> dict[str, Tensor]:
-    """Tensors that are made once and kept in a file, by one process for all; made again where the file is damaged.
-
-    Args:
-        path: of the safetensors file, named by a hash of all that the tensors depend on.
-        what: they are, for a user who has to wait or whose file was damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file, save_file
-
-    def read() -> dict[str, Tensor] | None:
-        """What is there already, if it is whole."""
-        try:
-            with safe_open(path, "pt") as file:
-                stored = (file.metadata() or {}).get("digest")
-            tensors: dict[str, Tensor] = load_file(path)
-        except SafetensorError:
-            return None
-        return tensors if digest(tensors) == stored else None
-
-    def digest(tensors: dict[str, Tensor]) -> str:
-        state = hashlib.blake2b(digest_size=16)
-        for name in sorted(tensors):
-            state.update(name.encode() + tensors[name].numpy().tobytes())
-        return state.hexdigest()
-
-    if path.is_file() and (found := read()) is not None:  # without the lock, since a shared folder may be read-only
-        return found
-    with alone(path.with_suffix(".lock"), waiting=f"Another process is making {what}; waiting for it."):
-        if path.is_file():
-            if (found := read()) is not None:
-                return found
-            print(f"{path} is damaged; {what} are made again.")
-        tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"digest": digest(tensors)})
-    return tensors
 
 
 def write_checksums(folder: Path) -> None:

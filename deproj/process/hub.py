@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
 from deproj.process.errors import UserError
 
 __all__ = ["download", "reach", "told", "upload"]
@@ -13,10 +17,6 @@ __all__ = ["download", "reach", "told", "upload"]
 
 def download(repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
     """Files of a repository on the Hub, or of its copy here, which is asked for once; gives their folder."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
@@ -53,10 +53,6 @@ def upload(
     Returns:
         The commit's address.
     """
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

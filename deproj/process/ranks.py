@@ -17,17 +17,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
 
 from deproj.process.errors import UserError, user_error_of
 from deproj.process.interruption import Interrupted, Interruption
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from deproj.process.node import node_number
 
 Work = Callable[[Interruption, "Rank"], object]
 
-__all__ = ["Rank", "node_number", "others", "summed", "world_size"]
+__all__ = ["Rank", "others", "summed", "world_size"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Rank:
         return self.node * self.devices + self.local
 
     @property
-    def world(self) -> int:
+    def size(self) -> int:
         return self.nodes * self.devices
 
     @classmethod
@@ -86,7 +87,7 @@ class Rank:
 
     def together(self) -> dict[str, Any]:
         """What Lightning's trainer must know to train together with the others."""
-        if self.world == 1:
+        if self.size == 1:
             return {}
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from pytorch_lightning.strategies import DDPStrategy
@@ -109,22 +110,13 @@ class Rank:
         return {"strategy": strategy, "num_nodes": self.nodes, "use_distributed_sampler": False}
 
 
-def node_number() -> int:
-    """The number of this machine among those that SLURM or the user has started the command on."""
-    return int(os.environ.get("SLURM_NODEID") or os.environ.get("NODE_RANK") or 0)
-
-
 def world_size() -> int:
     """Processes that train together with this one, itself counted."""
-    import torch.distributed as distributed
-
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def summed(value: Tensor) -> Tensor:
     """The sum of a tensor over the processes that train together."""
-    import torch.distributed as distributed
-
     value = value.detach().clone()
     if distributed.is_initialized():
         distributed.all_reduce(value)
@@ -142,11 +134,9 @@ def others(rank: Rank, work: Work) -> Iterator[None]:
         UserError: that of another process, or where one was killed.
         RuntimeError: where another process failed.
     """
-    if rank.world == 1:
+    if rank.size == 1:
         yield
         return
-    import torch
-
     threads = torch.get_num_threads()
     each = max(1, threads // rank.devices)
     started: list[Other] = []
@@ -182,8 +172,6 @@ def others(rank: Rank, work: Work) -> Iterator[None]:
 
 def part() -> None:
     """Leaves the others, so that the next run of a sweep may meet its own."""
-    import torch.distributed as distributed
-
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -247,8 +235,6 @@ def live(rank: Rank, work: Work, threads: int) -> None:
     assert rank.link is not None
     try:
         with Interruption(silent=True) as interruption:
-            import torch
-
             torch.set_num_threads(threads)
             work(interruption, rank)
     except Interrupted:

@@ -1,1 +1,1 @@
-"""Several runs compared on one page. Imports `deproj.measure` and what lies below it."""
+"""Several runs compared on one page. Imports `deproj.measure` and the floors below it."""

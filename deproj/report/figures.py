@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deproj.measure.results import KINDS, Setting
+from deproj.measure.results import Setting
+from deproj.measure.rows import Row
+from deproj.runs.records import KINDS
 
 __all__ = ["by_place", "curves", "scatter"]
 
@@ -47,10 +49,10 @@ def legend(figure: Figure) -> None:
     figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, **place)
 
 
-def scatter(found: list[Setting], rows: list[dict[str, Any]]) -> str | None:
+def scatter(found: list[Setting], rows: list[Row]) -> str | None:
     """Fidelity against noise, a point a setting, its bars the intervals."""
-    measure = "fidelity" if "fidelity" in rows[0]["values"] else "clip score"
-    measured: dict[tuple[str, str], dict[str, Any]] = {(row["setting"], row["prompts"]): row["values"] for row in rows}
+    measure = "fidelity" if "fidelity" in rows[0].values else "clip score"
+    measured = {(row.setting, row.prompts): row.values for row in rows}
     figure = Figure(figsize=(9, 4))
     drawn = 0
     for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), KINDS, strict=True):
@@ -80,7 +82,7 @@ def by_place(found: list[Setting]) -> str:
         for number, setting in enumerate(found):
             if kind not in setting.kinds:
                 continue
-            mean = np.mean([evaluation["by_place"][kind] for evaluation in setting.evaluations], 0)
+            mean = np.mean([np.array(measured.by_place, float) for measured in setting.measured(kind)], 0)
             line = {"color": colour(number), "lw": 1.3, "ls": turn(DASHES[setting.baseline], number)}
             axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
         axis.set_title(f"{kind} prompts", fontsize=10)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 import os
 from pathlib import Path
-from typing import Any
 
-from deproj.data.prompts import COMPOSED, SINGLE
-from deproj.measure.compare import MEASURES, Estimate
-from deproj.measure.results import KINDS, ORDER, Setting, command_of
+from deproj.benchmark import PROMPTS, SINGLE
+from deproj.draw.sheets import TRUE_STATES
+from deproj.measure.compare import MEASURES
+from deproj.measure.results import ORDER, LeftOut, Setting
+from deproj.measure.rows import Row, shown_measures
+from deproj.runs.records import KINDS
 
-__all__ = ["page", "shown_measures"]
+__all__ = ["page"]
 
 STYLE = """
 :root { color-scheme: light; --line: #ddd; }
@@ -48,8 +50,8 @@ for (const button of document.querySelectorAll('button[data-seed]')) button.oncl
 
 def page(
     found: list[Setting],
-    left_out: list[tuple[Path, str]],
-    rows: list[dict[str, Any]],
+    left_out: list[LeftOut],
+    rows: list[Row],
     against: Setting,
     drawn: list[str],
     seeds: int,
@@ -59,14 +61,14 @@ def page(
 ) -> str:
     """The whole page; `figures` are SVG by title."""
     e = html.escape
-    first, made = found[0].evaluations[0], sum(len(setting.results) for setting in found)
+    prompts, made = found[0].first.evaluation.prompts, sum(len(setting.results) for setting in found)
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Deprojectors compared</title><style>{STYLE}</style>",
         "<h1>Deprojectors compared</h1>",
         f"<p class=note>{len(found)} setting{'s' * (len(found) != 1)}, "
         f"{f'{made} runs and baselines' if made != 1 else 'one run'}, measured free-running on the same "
-        f"{len(first['prompts'])} held-out prompts, as plain text (single) and with their parts' embeddings added "
+        f"{len(prompts)} held-out prompts, as plain text (single) and with their parts' embeddings added "
         "(composed), from the same seeds.</p>",
     ]
     if drawn:
@@ -99,7 +101,7 @@ def page(
 
 def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     """Buttons for the seeds and a table: the article's figures where their settings are there, then all."""
-    e, columns = html.escape, SINGLE + COMPOSED
+    e, columns = html.escape, PROMPTS
     feeds = ("batch", "recursive")
     figures = {
         "Which states (the article's figure 1, batch-fed)": [f"{selection}, batch" for selection in ORDER],
@@ -114,7 +116,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     parts = [f"<p>Noise of the pictures: {buttons}</p>"]
     for title, labels in shown.items():
         lines = []
-        for label in ["no deprojector", *labels]:
+        for label in [TRUE_STATES, *labels]:
             row = drawn.index(label)
             cells = "".join(
                 f"<td{' class=gap' if k == len(SINGLE) else ''}>"
@@ -128,44 +130,40 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     return "".join(parts)
 
 
-def shown_measures(rows: list[dict[str, Any]]) -> list[str]:
-    return [m for m in MEASURES if any(m in row["values"] for row in rows)]
-
-
-def measure_table(rows: list[dict[str, Any]], kind: str) -> str:
+def measure_table(rows: list[Row], kind: str) -> str:
     measures = shown_measures(rows)
     head = "".join(f"<th>{m} {'↑' if MEASURES[m] else '↓'}</th>" for m in measures)
     lines = []
     for row in rows:
-        if row["prompts"] != kind:
+        if row.prompts != kind:
             continue
         cells = []
         for m in measures:
-            value: Estimate | None = row["values"].get(m)
+            value = row.values.get(m)
             if value is None:
                 cells.append("<td>–</td>")
                 continue
-            mark, best = "*" if m in row["untrained"] else "", " class=best" if m in row["best"] else ""
+            mark, best = "*" if m in row.untrained else "", " class=best" if m in row.best else ""
             cells.append(f"<td{best}>{value.value:.3f}{mark}<small>{value.low:.3f} to {value.high:.3f}</small></td>")
         lines.append(line_of(row, "".join(cells)))
     return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
 
 
-def line_of(row: dict[str, Any], cells: str) -> str:
-    count = "" if row["baseline"] else f"<small>{row['seeds']} seed{'s' * (row['seeds'] > 1)}</small>"
-    kind = " class=baseline" if row["baseline"] else ""
-    return f"<tr{kind}><th scope=row>{html.escape(row['setting'])}{count}</th>{cells}</tr>"
+def line_of(row: Row, cells: str) -> str:
+    count = "" if row.baseline else f"<small>{row.seeds} seed{'s' * (row.seeds > 1)}</small>"
+    kind = " class=baseline" if row.baseline else ""
+    return f"<tr{kind}><th scope=row>{html.escape(row.setting)}{count}</th>{cells}</tr>"
 
 
-def difference_table(rows: list[dict[str, Any]], kind: str, against: str) -> str:
+def difference_table(rows: list[Row], kind: str, against: str) -> str:
     measures = [m for m in shown_measures(rows) if not m.startswith("mse ")]
     lines = []
     for row in rows:
-        if row["prompts"] != kind or row["setting"] == against:
+        if row.prompts != kind or row.setting == against:
             continue
         cells = []
         for m in measures:
-            value: Estimate | None = row["differences"].get(m)
+            value = row.differences.get(m)
             if value is None:
                 cells.append("<td>–</td>")
                 continue
@@ -181,14 +179,14 @@ def runs_table(found: list[Setting], out: Path) -> str:
     e, lines = html.escape, []
     for setting in found:
         for result in setting.results:
-            name = "config.yaml" if result.seed is not None else "baseline.json"
-            link = relative(result.folder / name, out)
-            made = ", ".join(f"{k} {v}" for k, v in (result.machine or {}).items()) or "not recorded"
-            took = f"{result.seconds:.0f} s" if result.seconds else ""
+            link = relative(result.run.baseline if setting.baseline else result.run.config, out)
+            machine = {} if result.ended is None else result.ended.machine
+            made = ", ".join(f"{k} {v}" for k, v in machine.items()) or "not recorded"
+            took = "" if result.ended is None else f"{result.ended.seconds:.0f} s"
             seed = "" if result.seed is None else result.seed
             lines.append(
                 f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a></th><td>{seed}</td>"
-                f"<td><code>{e(command_of(result))}</code></td><td>{took}</td><td>{e(made)}</td></tr>"
+                f"<td><code>{e(result.command)}</code></td><td>{took}</td><td>{e(made)}</td></tr>"
             )
     return (
         "<div class=wide><table><tr><th></th><th>seed</th><th>command</th><th>took</th><th>versions and hardware</th></tr>"

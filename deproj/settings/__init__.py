@@ -1,1 +1,1 @@
-"""Config nodes to checked objects, composing, and mistakes to one line. Imports process."""
+"""Config nodes to checked objects, composing, and mistakes to one line. Imports `deproj.process`."""

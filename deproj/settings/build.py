@@ -20,7 +20,7 @@ def build(node: dict[str, Any], kind: type, name: str) -> Any:
         node: resolved. An interpolation in it would be resolved by Hydra, after the check of what it may build, and can run
             anything (``${oc.create:...}``).
     """
-    from hydra.utils import instantiate
+    from hydra.utils import instantiate  # half a second, which `--help` need not wait for
 
     if open_values := [key for key, value in leaves(node) if isinstance(value, str) and "${" in value]:
         raise UserError(f"{name}.{open_values[0]} holds an interpolation; write its value there.")

@@ -39,7 +39,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
     Raises:
         UserError: for a choice or a key that there isn't.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import compose, initialize_config_dir  # half a second, which `--help` need not wait for
     from hydra.core.global_hydra import GlobalHydra
 
     outer = GlobalHydra.instance().hydra  # within a run Hydra is set up already, and wouldn't be twice

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError
 from deproj.settings.messages import unknown
-from deproj.settings.shipped import SHIPPED
+from deproj.settings.shipped import shipped_classes
 
 __all__ = ["foreign_classes", "leaves", "settings"]
 
@@ -45,7 +45,7 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def foreign_classes(config: dict[str, Any], groups: Iterable[str]) -> list[str]:
-    """The classes that groups of a config would build, however deep, and that are none of `SHIPPED`."""
+    """The classes that groups of a config would build, however deep, and that no shipped choice names."""
 
     def targets(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
@@ -56,4 +56,4 @@ def foreign_classes(config: dict[str, Any], groups: Iterable[str]) -> list[str]:
             for value in node:
                 yield from targets(value)
 
-    return sorted({name for group in groups for name in targets(config.get(group)) if name not in SHIPPED[group]})
+    return sorted({name for group in groups for name in targets(config.get(group)) if name not in shipped_classes(group)})

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CONF", "GROUPS", "SHIPPED"]
+from omegaconf import OmegaConf
+
+__all__ = ["CONF", "GROUPS", "OBJECTS", "shipped_classes"]
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("selection", "feed", "model", "sd", "trainer", "logger", "experiment")
-#: The classes that a config read back from a run may build. Others must be named by the user.
-SHIPPED = {
-    "selection": {f"deproj.selection.{name}" for name in ("AllTokens", "WordsEos", "WordsEosReversed", "EosOnward")},
-    "feed": {"deproj.feed.Batch", "deproj.feed.Recursive"},
-    "model": {"deproj.model.LSTMDeprojector.for_encoder", "deproj.model.MLPDeprojector.for_encoder"},
-}
+#: The groups whose choices name a class.
+OBJECTS = ("selection", "feed", "model")
+
+
+@cache
+def shipped_classes(group: str) -> frozenset[str]:
+    """The classes that the shipped choices of a group name, and so all that a config read back from a run may build.
+
+    Others must be named by the user.
+    """
+    nodes: Any = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
+    return frozenset(str(node.get("_target_")) for node in nodes)

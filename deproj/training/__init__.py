@@ -1,1 +1,1 @@
-"""One run and many: settings to objects, the loop, its callbacks and logs. Imports all but the commands."""
+"""A run and sweeps of runs: settings to objects, the loop, callbacks, logs. Imports all but the commands and the report."""

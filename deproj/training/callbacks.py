@@ -12,21 +12,22 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import Tensor
 
+from deproj.benchmark import PROMPTS, seeds
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.draw.renderer import Renderer
-from deproj.draw.sheets import enlarged, save_image, sheet
-from deproj.process.files import kept
+from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.kept import kept
 from deproj.process.memory import give_back
+from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import Dashboard, Picture, picture_name
 from deproj.training.module import DeprojectorModule
 
 __all__ = ["BenchmarkSheet", "LevelMemory", "StopOnSignal"]
 
-PROMPTS = SINGLE + COMPOSED
-#: A composed prompt is drawn from the same noise as its plain one.
-SEEDS = tuple(range(len(SINGLE))) * 2
+SEEDS = seeds()
+#: Height of a picture on a dashboard, in pixels.
+SHOWN = 160
 
 
 class BenchmarkSheet(pl.Callback):
@@ -43,7 +44,7 @@ class BenchmarkSheet(pl.Callback):
         cache: folder of the first row's pictures, which all runs share.
     """
 
-    def __init__(self, encoder: TextEncoder, renderer: Renderer, folder: Path, label: str, every: int, cache: Path) -> None:
+    def __init__(self, encoder: TextEncoder, renderer: Renderer, folder: RunFolder, label: str, every: int, cache: Path) -> None:
         self.encoder, self.renderer, self.folder, self.label, self.every = encoder, renderer, folder, label, every
         self.embedding = encoder.compose(PROMPTS)
         self.cache = cache
@@ -57,7 +58,7 @@ class BenchmarkSheet(pl.Callback):
             self.reference = self.first_row()
         states = model.model.generate(self.embedding.to(model.device))
         pictures = self.renderer(states, SEEDS)
-        image = sheet({"no deprojector": self.reference, self.label: pictures}, PROMPTS)
+        image = sheet({TRUE_STATES: self.reference, self.label: pictures}, PROMPTS)
         save_image(image, path)
         self.seconds += time.monotonic() - start
         return image, pictures
@@ -76,7 +77,7 @@ class BenchmarkSheet(pl.Callback):
         epoch = trainer.current_epoch + 1
         if epoch % self.every:
             return
-        image, pictures = self.draw(module, self.folder / "sheets" / f"epoch-{epoch:03d}.png")
+        image, pictures = self.draw(module, self.folder.sheet(epoch))
         shown = self.shown(image, pictures, epoch)
         for logger in trainer.loggers:
             if isinstance(logger, Dashboard):
@@ -85,13 +86,16 @@ class BenchmarkSheet(pl.Callback):
     def shown(self, image: Image.Image, pictures: Tensor, epoch: int) -> dict[str, Picture]:
         """A sheet and its pictures by name, with captions; the true states' pictures with a run's first sheet only."""
         columns = " · ".join(PROMPTS)
-        shown = {"benchmark": (image, f"epoch {epoch}; above: no deprojector; below: {self.label}; columns: {columns}")}
+        shown = {"benchmark": (image, f"epoch {epoch}; above: {TRUE_STATES}; below: {self.label}; columns: {columns}")}
         rows = {("pictures", f"{self.label}, epoch {epoch}"): pictures}
         if epoch == self.every and self.reference is not None:
-            rows["true_states", "no deprojector"] = self.reference
+            rows["true_states", TRUE_STATES] = self.reference
         for (section, caption), row in rows.items():
             for prompt, picture in zip(PROMPTS, row, strict=True):
-                shown[f"{section}/{picture_name(prompt)}"] = (enlarged(picture), f"{prompt}: {caption}")
+                shown[f"{section}/{picture_name(prompt)}"] = (
+                    enlarged(Image.fromarray(picture.numpy()), SHOWN),
+                    f"{prompt}: {caption}",
+                )
         return shown
 
 

@@ -69,6 +69,10 @@ class Behind:
     best: float = float("inf")
     stopped: bool = False
 
+    def done(self, max_epochs: int) -> bool:
+        """Whether there is nothing left to train."""
+        return self.stopped or self.epochs >= max_epochs
+
     @classmethod
     def of(cls, checkpoint: Path) -> Behind:
         """Reads a checkpoint, weights-only.

@@ -5,7 +5,6 @@ A dashboard is a Lightning logger that also takes pictures, the evaluation and t
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -25,6 +24,8 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.process.files import write_whole
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import KINDS, Evaluation
 from deproj.training.sweep import INDEX
 
 __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "picture_name"]
@@ -67,7 +68,7 @@ class Dashboard(ABC):
         """
 
     @abstractmethod
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         """Shows what ``evaluation.json`` holds as a table."""
 
     @abstractmethod
@@ -84,12 +85,12 @@ def picture_name(prompt: str) -> str:
     return re.sub(r"\W+", "_", f"{'composed' if ',' in prompt else 'single'} {prompt}")
 
 
-def table(evaluation: dict[str, Any]) -> list[list[Any]]:
+def table(evaluation: Evaluation) -> list[list[Any]]:
     """An evaluation's rows, by `COLUMNS`."""
     return [
-        [kind, measure, *(entry[key] for key in COLUMNS[2:])]
-        for kind in ("single", "composed")
-        for measure, entry in evaluation[kind].items()
+        [kind, measure, summary.value, summary.low, summary.high, summary.n]
+        for kind in KINDS
+        for measure, summary in evaluation.of(kind).summaries.items()
     ]
 
 
@@ -110,7 +111,7 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
             self.experiment.add_image(name, np.asarray(picture), epoch, dataformats="HWC")
 
     @rank_zero_only
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         lines = [COLUMNS, ["---"] * len(COLUMNS), *table(evaluation)]
         self.experiment.add_text("evaluation", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), step)
 
@@ -131,17 +132,17 @@ class WandbDashboard(Logger, Dashboard):
 
     Args:
         config: the run's settings.
-        folder: of the run. In it, ``wandb-id`` names the W&B run that a resumed run goes on with, and ``wandb/`` holds its data.
+        run: its folder. In it, ``wandb-id`` names the W&B run that a resumed run goes on with, and ``wandb/`` holds its data.
         project: of W&B.
         details: whether W&B may also collect what it does by default: machine, its load, packages, git and code state, console.
     """
 
-    def __init__(self, config: dict[str, Any], folder: Path, project: str, details: bool) -> None:
+    def __init__(self, config: dict[str, Any], run: RunFolder, project: str, details: bool) -> None:
         super().__init__()
-        self.config, self.choices, self.folder, self.project = config, config["choices"], folder, project
+        self.config, self.choices, self.folder, self.project = config, config["choices"], run.path, project
         self.details = details
         self.run: wandb.Run | None = None
-        known = folder / "wandb-id"
+        known = self.folder / "wandb-id"
         before = known.read_text().strip() if known.exists() else ""
         self.id = before if re.fullmatch("[a-z0-9]{8}", before) else secrets.token_hex(4)
 
@@ -175,7 +176,7 @@ class WandbDashboard(Logger, Dashboard):
             resume="allow",
             project=self.project,
             group=sweep_name(self.folder),
-            name=job_name(self.config, self.folder)[:128],
+            name=job_name(self.config, RunFolder(self.folder))[:128],
             tags=[tag for name in ("selection", "feed", "model", "sd", "experiment") if (tag := self.choices[name])],
             config=self.config,
             dir=self.folder,
@@ -212,7 +213,7 @@ class WandbDashboard(Logger, Dashboard):
         self.experiment.log(images | {"trainer/global_step": step})
 
     @rank_zero_only
-    def evaluation(self, evaluation: dict[str, Any], step: int) -> None:
+    def evaluation(self, evaluation: Evaluation, step: int) -> None:
         setting = f"{self.choices['selection']}, {self.choices['feed']}"  # tables of several runs are shown as one
         rows = [[setting, self.config["seed"], *row] for row in table(evaluation)]
         with self.staging():
@@ -272,10 +273,10 @@ def sweep_name(folder: Path) -> str | None:
     return next((parent.name for parent in folder.resolve().parents if (parent / INDEX).exists()), None)
 
 
-def job_name(config: dict[str, Any], folder: Path) -> str:
+def job_name(config: dict[str, Any], run: RunFolder) -> str:
     """What tells a run from others: its selection, feed, seed, and what else its sweep sets."""
-    choices, job = config["choices"], folder / "job.json"
-    set_by_sweep = json.loads(job.read_text())["settings"] if job.exists() else {}
+    choices = config["choices"]
+    set_by_sweep = run.read_job().settings if run.job.exists() else {}
     named = ("selection", "feed", "model", "seed")
     others = [f"{key}={value}" for key, value in set_by_sweep.items() if key not in named and not key.startswith(NO_CHOICE)]
     model = [] if choices["model"] == "lstm" else [choices["model"]]

@@ -22,13 +22,13 @@ class MetricsFile(Logger):
     Lightning's own CSVLogger deletes the rows of the run that it goes on with, and has them back only with the next ones.
 
     Args:
-        folder: of the run. What the file holds already is kept, but for a row that was cut short.
+        path: of the file. What it holds already is kept, but for a row that was cut short.
         steps: that the run has behind it; later rows are dropped.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = path
         self.rows = [row for row in self.read() if int(row["step"]) < steps]  # that the file doesn't hold yet, or is to keep
         self.written: list[str] = []  # columns of the file, once it holds no more than it should
 

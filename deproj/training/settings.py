@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
+from deproj.draw.stable_diffusion import SdSettings
 from deproj.process.errors import UserError
+from deproj.settings.nodes import settings
 
-__all__ = ["LoggerSettings", "OptimizerSettings", "TrainerSettings", "render_every"]
+__all__ = ["LoggerSettings", "OptimizerSettings", "Precision", "RunSettings", "TrainerSettings"]
+
+Precision = Literal[32, 64, "bf16"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class TrainerSettings:
     """The settings under ``trainer``.
 
     Attributes:
-        patience: epochs that the held-out free-running loss may not fall before training stops.
+        patience: training stops after this many epochs without improvement of the held-out free-running loss.
         accelerator: Lightning's: auto, cpu, gpu.
         gradient_clip_val: largest norm of the gradient, or None.
         cuda_graphs: whether a training step is captured as CUDA graphs.
@@ -88,3 +92,46 @@ def render_every(value: Any) -> int:
     if isinstance(value, int) and value >= 1:
         return value
     raise UserError(f"render is off, on, or a number of epochs; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run that are plain values, checked before anything heavy is imported.
+
+    Attributes:
+        render: epochs from one benchmark sheet to the next, 0 for none.
+        evaluate: held-out prompts, single and composed each, that the finished run is measured on, 0 for none.
+        seed: of the first weights and of the order of the batches.
+    """
+
+    trainer: TrainerSettings
+    optimizer: OptimizerSettings
+    logger: LoggerSettings
+    sd: SdSettings
+    render: int
+    evaluate: int
+    precision: Precision
+    seed: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> RunSettings:
+        """The settings of a resolved config.
+
+        Raises:
+            UserError: for a value that is not allowed.
+        """
+        evaluate, precision = config["evaluate"], config["precision"]
+        if not isinstance(evaluate, int) or evaluate < 0 or evaluate == 1:
+            raise UserError(f"evaluate is a number of prompts, 0 for none, else 2 or more; got {evaluate!r}.")
+        if precision not in (32, 64, "bf16"):
+            raise UserError(f"precision is 32, 64 or bf16; got {precision!r}.")
+        return cls(
+            settings(TrainerSettings, config["trainer"], "trainer"),
+            settings(OptimizerSettings, config["optimizer"], "optimizer"),
+            settings(LoggerSettings, config["logger"], "logger"),
+            settings(SdSettings, config["sd"], "sd"),
+            render_every(config["render"]),
+            evaluate,
+            precision,
+            int(config["seed"]),
+        )

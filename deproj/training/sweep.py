@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, write_whole
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
 
 __all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell"]
@@ -35,18 +37,17 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
         state: started, done, failed or interrupted; a job that was killed stays started until the end of the sweep.
         error: of a failed job, in a line.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"number": number, "settings": settings, "state": state, "error": error}
-    write_whole(folder / "job.json", json.dumps(about, indent=2) + "\n")
+    run = RunFolder(folder)
+    run.write(run.job, JobRecord(number, settings, state, error))
     write_index(sweep)
 
 
 def refuse(sweep: Path, folder: Path, error: str) -> bool:
     """Notes that a job of this command was refused its folder, whose record it leaves otherwise; gives whether there is one."""
-    path = folder / "job.json"
-    if not path.is_file():
+    run = RunFolder(folder)
+    if not run.job.is_file():
         return False
-    write_whole(path, json.dumps(json.loads(path.read_text()) | {"error": error}, indent=2) + "\n")
+    run.write(run.job, replace(run.read_job(), error=error))
     write_index(sweep)
     return True
 
@@ -62,47 +63,46 @@ def write_index(sweep: Path) -> None:
         write_whole(sweep / INDEX, text.getvalue())
 
 
+def jobs(sweep: Path) -> list[tuple[RunFolder, JobRecord]]:
+    """The jobs of a sweep by number."""
+    found = [RunFolder(path.parent) for path in sweep.rglob("job.json")]
+    return sorted(((run, run.read_job()) for run in found), key=lambda job: (job[1].number, job[0].path))
+
+
 def rows(sweep: Path) -> list[dict[str, Any]]:
     """The jobs of a sweep by number: folder, settings, state, best metrics and seconds, as `INDEX` holds them."""
     found = []
-    for path in sweep.rglob("job.json"):
-        job = json.loads(path.read_text())
-        row = {"number": job["number"], "folder": path.parent.relative_to(sweep).as_posix(), **job["settings"]}
-        row |= {"state": job["state"], "val_loss": "", "epochs": "", "seconds": ""}
-        row |= {f"{kind} {name}": "" for kind in ("single", "composed") for name in MEASURES}
-        if job["state"] == "done":
+    for run, job in jobs(sweep):
+        row: dict[str, Any] = {"number": job.number, "folder": run.path.relative_to(sweep).as_posix(), **job.settings}
+        row |= {"state": job.state, "val_loss": "", "epochs": "", "seconds": ""}
+        row |= {f"{kind} {name}": "" for kind in KINDS for name in MEASURES}
+        if job.state == "done":
             try:
-                row |= results(path.parent)
-            except (OSError, ValueError, KeyError):  # somebody has deleted it to have the job done again
+                row |= results(run)
+            except (OSError, UserError):  # somebody has deleted it to have the job done again
                 row["state"] = "without result"
-        found.append(row | {"error": job["error"]})
-    return sorted(found, key=lambda row: (row["number"], row["folder"]))
+        found.append(row | {"error": job.error})
+    return found
 
 
-def results(folder: Path) -> dict[str, Any]:
-    """What the index tells of a job that is done."""
-    result = json.loads((folder / "result.json").read_text())
-    found = {key: result[key] for key in ("val_loss", "epochs", "seconds")}
-    if (folder / "evaluation.json").exists():
-        evaluation = json.loads((folder / "evaluation.json").read_text())
-        found |= {
-            f"{kind} {name}": evaluation[kind][name]["value"]
-            for kind in ("single", "composed")
-            for name in MEASURES
-            if name in evaluation[kind]
-        }
+def results(run: RunFolder) -> dict[str, Any]:
+    """The columns of the index for a job that is done."""
+    result = run.read_result()
+    found: dict[str, Any] = {"val_loss": result.val_loss, "epochs": result.epochs, "seconds": result.seconds}
+    if run.evaluation().exists():
+        values = run.read_evaluation().values
+        found |= {f"{kind} {name}": values.get(f"{kind}/{name}", "") for kind in KINDS for name in MEASURES}
     return found
 
 
 def note_killed(sweep: Path) -> None:
     """Notes as killed the jobs that have started, have not ended, and are at work no more."""
-    for path in sweep.rglob("job.json"):
-        job = json.loads(path.read_text())
-        if job["state"] != "started":
+    for run, job in jobs(sweep):
+        if job.state != "started":
             continue
         try:
-            with alone(path.parent / ".lock", refusal="at work"):
-                write_whole(path, json.dumps(job | {"state": "killed"}, indent=2) + "\n")
+            with alone(run.lock, refusal="at work"):
+                run.write(run.job, replace(job, state="killed"))
         except UserError:
             continue
     write_index(sweep)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from deproj.measure.compare import Estimate, difference, estimate
 from deproj.measure.results import Setting, collect
+from deproj.runs.records import KINDS
 
 HERE = Path(__file__).resolve().parents[1]
 TESTS = (("fidelity", 1), ("conditioning error", -1))
@@ -79,7 +80,7 @@ def main() -> None:
                     if kind == "single" and letter in COMPOSED_ONLY:
                         cells.append("")
                         continue
-                    found = difference(by_label[better].evaluations, by_label[worse].evaluations, kind, measure)
+                    found = difference(by_label[better].measured(kind), by_label[worse].measured(kind), measure)
                     assert found is not None
                     cell, says = shown(found, sign)
                     cells.append(cell)
@@ -91,7 +92,7 @@ def main() -> None:
         for k, (name, cells, said) in enumerate(lines):
             first = (f"({letter})", text) if k == 0 else ("", "")
             print(f"| {first[0]} | {first[1]} | {name} | {' | '.join(cells)} | {said} |")
-    single, composed = (estimate(by_label["eos_onward, batch"].evaluations, kind, "noise") for kind in ("single", "composed"))
+    single, composed = (estimate(by_label["eos_onward, batch"].measured(kind), "noise") for kind in KINDS)
     assert single is not None
     assert composed is not None
     says = "**holds**" if max(single.high, composed.high) < 1.1 else "**undecided**"

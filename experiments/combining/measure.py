@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.data.batches import SamplesModule
-from deproj.data.open import open_source
-from deproj.data.prompts import plain
+from deproj.data.settings import DataSettings
 from deproj.evaluate import evaluator_of
 from deproj.measure.compare import difference, estimate
 from deproj.measure.evaluator import Evaluator
@@ -30,6 +30,8 @@ from deproj.model.combine import Ensemble, LengthHead, Splice
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.quiet import quiet_libraries
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import KINDS, Evaluation
 from deproj.selection import AllTokens, EosOnward, TokenSelection
 from deproj.settings.compose import read_config
 
@@ -66,11 +68,12 @@ class Parts:
         return Deprojector.from_pretrained(folder, self.evaluator.encoder)
 
     def fitted(self) -> LengthHead:
-        data = SamplesModule(*open_source(self.config), self.evaluator.encoder, EosOnward(), seed=0)
-        data.setup()
-        assert data.train is not None
-        lengths = torch.from_numpy(data.train.length.astype("int64"))
-        return LengthHead.fit(data.train.embeddings(len(lengths)), lengths, seed=self.seed)
+        data = DataSettings.of(self.config)
+        samples = SamplesModule(data, data.source(), self.evaluator.encoder, EosOnward(), seed=0)
+        samples.setup()
+        assert samples.train is not None
+        lengths = torch.from_numpy(samples.train.length.astype("int64"))
+        return LengthHead.fit(samples.train.embeddings(len(lengths)), lengths, seed=self.seed)
 
     def subjects(self) -> Iterator[tuple[str, Callable[[], Any], TokenSelection]]:
         """Name, what makes it, and the order in which it gives states."""
@@ -98,15 +101,14 @@ class Parts:
         """Of eos_onward models, each named by its feed and seed."""
         return Ensemble.of([self.model("eos_onward", feed, seed) for feed, seed in members], fuse)
 
-    def evaluated(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def evaluated(self) -> Iterator[tuple[str, Evaluation]]:
         """The models by themselves, as their runs were evaluated."""
         for feed, selection in PARTS:
-            path = self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed}" / "evaluation.json"
-            result = json.loads(path.read_text())
-            if (result["world"], result["prompts"]) != (self.evaluator.world_hash, self.evaluator.prompts):
-                raise UserError(
-                    f"{path} is of other prompts; python -m deproj.evaluate {path.parent} --count {len(self.evaluator.prompts)}"
-                )
+            run = RunFolder(self.sweeps / SWEEP[feed] / f"{selection}-{feed}-{self.seed}")
+            result = run.read_evaluation()
+            if (result.world, result.prompts) != (self.evaluator.world_hash, self.evaluator.prompts):
+                count = len(self.evaluator.prompts)
+                raise UserError(f"{run.path} was measured on other prompts; python -m deproj.evaluate {run.path} --count {count}")
             yield f"{selection}, {feed}", result
 
     def true_words(self, embedding: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ class Parts:
         return f"seed {self.seed}, {len(prompts)} prompts of {true.min()} to {true.max()} words; " + "; ".join(said)
 
 
-def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[dict[str, Any]]]:
+def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[Evaluation]]:
     folders = {seed: [sweeps / SWEEP[feed] / f"{selection}-{feed}-{seed}" for feed, selection in PARTS] for seed in chosen}
     seeds = [seed for seed in chosen if all((folder / "result.json").is_file() for folder in folders[seed])]
     if not seeds:
@@ -131,7 +133,7 @@ def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[dict[
         raise UserError(f"{missing} is not trained; first: python -m deproj.train experiment={missing.parent.name}")
     config = read_config(folders[seeds[0]][0] / "config.yaml")
     evaluator = evaluator_of(config, count, 0, None, None)
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Evaluation]] = {}
     for seed, next_seed in zip(seeds, [*seeds[1:], seeds[0]], strict=True):
         parts = Parts(sweeps, seed, next_seed, evaluator, config)
         print(parts.head_errors(), flush=True)
@@ -142,28 +144,29 @@ def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[dict[
                 continue
             path = HERE / "results" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
             if path.is_file():
-                result = json.loads(path.read_text())
+                result = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
             else:
                 result = evaluator(make(), order)
                 path.parent.mkdir(exist_ok=True)
-                write_whole(path, json.dumps(result) + "\n")
+                write_whole(path, json.dumps(result.to_json()) + "\n")
                 print(f"measured {name}, seed {seed}", file=sys.stderr, flush=True)
             found.setdefault(name, []).append(result)
     return found
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> None:
+def table(found: dict[str, list[Evaluation]]) -> None:
     for kind in ("single", "composed"):
         print(f"\n| {kind} | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
         for name, evaluations in found.items():
-            print(f"| {name} | {' | '.join(str(estimate(evaluations, kind, measure)) for measure in MEASURES)} |")
+            print(f"| {name} | {' | '.join(str(estimate([e.of(kind) for e in evaluations], measure)) for measure in MEASURES)} |")
     shown = MEASURES[:2]
     print(f"\n| difference | against | {' | '.join(f'{m}, {kind}' for m in shown for kind in ('single', 'composed'))} |")
     print(f"|---|---|{'---|' * 2 * len(shown)}")
     for name, other in AGAINST.items():
         if name not in found:
             continue
-        cells = [str(difference(found[name], found[other], kind, m)) for m in shown for kind in ("single", "composed")]
+        pairs = [([e.of(kind) for e in found[name]], [e.of(kind) for e in found[other]], m) for m in shown for kind in KINDS]
+        cells = [str(difference(ours, theirs, m)) for ours, theirs, m in pairs]
         print(f"| {name} | {other} | {' | '.join(cells)} |")
 
 

@@ -32,6 +32,7 @@ from deproj.pixel.reader import Reader
 from deproj.pixel.scenes import ATTRIBUTES, draw, sample
 from deproj.process.errors import UserError, run_command
 from deproj.process.quiet import quiet_libraries
+from deproj.runs.records import Measured
 
 HERE = Path(__file__).parent
 COLOURS = ATTRIBUTES["hair"]
@@ -48,12 +49,9 @@ WEIGHTS_OF_WORDS = (0.0, 1.0, 2.0)
 Key = dict[str, str]
 
 
-class Measured:
+def of_pictures(**measures: Measure) -> Measured:
     """Measures of one run's pictures, as `deproj.measure.compare` takes them."""
-
-    def __init__(self, **measures: Measure) -> None:
-        raw = {name: [measure.above.tolist(), measure.below.tolist()] for name, measure in measures.items()}
-        self.evaluation: dict[str, Any] = {"raw": {"pictures": raw}}
+    return Measured({}, {name: (m.above.tolist(), m.below.tolist()) for name, m in measures.items()}, [])
 
 
 def drawn(pipe: DeprojectorPipeline, states: Tensor) -> Tensor:
@@ -61,12 +59,7 @@ def drawn(pipe: DeprojectorPipeline, states: Tensor) -> Tensor:
     found = []
     for rows in torch.arange(len(states)).split(50):
         positive, negative = pipe.with_negative(states[rows])
-        images = pipe.sd(
-            prompt_embeds=positive, negative_prompt_embeds=negative, guidance_scale=pipe.guidance,
-            num_inference_steps=pipe.steps, output_type="pt",
-            generator=[torch.Generator().manual_seed(row) for row in rows.tolist()],
-        ).images  # fmt: skip
-        found.append((images.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte())
+        found.append(pipe.draw(positive, negative, rows.tolist()))
     return torch.cat(found)
 
 
@@ -107,8 +100,8 @@ def measure(runs: list[str], count: int) -> None:
     mixed = [k for k, key in enumerate(keys) if "hair" in key][: count // 2]
     colours = [COLOURS[(COLOURS.index(keys[k]["hair"]) + 1 + k % 5) % 6] for k in mixed]
     rest = [{name: value for name, value in keys[k].items() if name != "hair"} for k in mixed]
-    found: dict[str, list[dict[str, Any]]] = {}
-    with_words: dict[float, list[dict[str, Any]]] = {}
+    found: dict[str, list[Measured]] = {}
+    with_words: dict[float, list[Measured]] = {}
     rows: dict[str, Tensor] = {}
     bar = tqdm(total=len(runs) * (4 + len(HOLDS) + len(WEIGHTS_OF_WORDS)), desc="ways", disable=None)
     for number, run in enumerate(runs):
@@ -118,8 +111,8 @@ def measure(runs: list[str], count: int) -> None:
             seen = read(reader, made)
             assert pipe.model.distance is not None
             far = Measure.mean(pipe.model.distance(embedding).numpy())
-            one = Measured(found=share(seen, keys), floor=share(seen, [*keys[1:], keys[0]]), distance=far)
-            found.setdefault(name, []).append(one.evaluation)
+            one = of_pictures(found=share(seen, keys), floor=share(seen, [*keys[1:], keys[0]]), distance=far)
+            found.setdefault(name, []).append(one)
             if number == 0:
                 rows[name] = made
             bar.update()
@@ -127,20 +120,20 @@ def measure(runs: list[str], count: int) -> None:
             asked = [picture(images[k]) + weight * text(f"{colour} hair") for k, colour in zip(mixed, colours, strict=True)]
             made = drawn(pipe, pipe.model.generate(embed(asked, pipe.encoder, pipe.pictures)))
             seen = read(reader, made)
-            one = Measured(asked=share(seen, [{"hair": colour} for colour in colours]), kept=share(seen, rest))
-            with_words.setdefault(weight, []).append(one.evaluation)
+            one = of_pictures(asked=share(seen, [{"hair": colour} for colour in colours]), kept=share(seen, rest))
+            with_words.setdefault(weight, []).append(one)
             if number == 0 and weight == 1:
                 few, changed = mixed[:8], made[:8]
             bar.update()
     bar.close()
 
-    def value(evaluations: list[dict[str, Any]], name: str) -> Any:
-        return estimate(evaluations, "pictures", name)
+    def value(evaluations: list[Measured], name: str) -> Any:
+        return estimate(evaluations, name)
 
     held = found[HELD.format(f"{HOLD:g}")]
     print("| way | attributes found | against λ = 0.01 | floor | distance |\n|---|---|---|---|---|")
     for name, each in found.items():
-        against = "" if each is held else str(difference(each, held, "pictures", "found"))
+        against = "" if each is held else str(difference(each, held, "found"))
         floor, distance = value(each, "floor").value, value(each, "distance").value
         print(f"| {name} | {value(each, 'found')} | {against} | {floor:.3f} | {distance:.1f} |")
     print("\n| w | asked colour found | the picture's other attributes kept |\n|---|---|---|")
@@ -154,12 +147,9 @@ def measure(runs: list[str], count: int) -> None:
     tiles["held near, + other hair"] = changed
     save_image(sheet(tiles, [f"+ {colour} hair" for colour in colours[:8]], side=112, halves=False), HERE / "sheet.png")
 
-    def plain(each: list[dict[str, Any]]) -> dict[str, Any]:
+    def plain(each: list[Measured]) -> dict[str, Any]:
         """Value and interval over runs, and each run's own value, of every measure."""
-        return {
-            name: [*vars(value(each, name)).values(), [value([one], name).value for one in each]]
-            for name in each[0]["raw"]["pictures"]
-        }
+        return {name: [*vars(value(each, name)).values(), [value([one], name).value for one in each]] for name in each[0].raw}
 
     content = {"runs": runs, "count": count, "ways": {name: plain(each) for name, each in found.items()}}
     content["hair"] = {f"{weight:g}": plain(each) for weight, each in with_words.items()}

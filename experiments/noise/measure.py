@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from deproj.bench import PIXEL
-from deproj.clip.encoder import TextEncoder
-from deproj.draw.renderer import Renderer
-from deproj.pixel import WEIGHTS
+from deproj.draw.renderer import sample
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.pixel.grammar import asked, held_out_prompts
-from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
 
 PROMPTS = 120
@@ -29,18 +26,15 @@ def estimate_sigma(pictures: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def main() -> None:
-    encoder = TextEncoder.from_pretrained("pixel")
-    renderer, reader = Renderer(PIXEL, encoder.empty.states[0], "cpu"), Reader.from_pretrained(WEIGHTS / "reader")
+    sd = StableDiffusion.named("pixel")
+    encoder, reader = sd.encoder("cpu"), sd.reader()
+    assert reader is not None
     prompts = held_out_prompts(PROMPTS, 3)
-    pipe = renderer.pipe
-    latents = pipe(
-        prompt_embeds=encoder(prompts).states,
-        negative_prompt_embeds=renderer.empty[None].expand(PROMPTS, -1, -1),
-        guidance_scale=PIXEL.guidance,
-        num_inference_steps=PIXEL.steps,
-        generator=[torch.Generator().manual_seed(k) for k in range(PROMPTS)],
-        output_type="latent",
-    ).images
+    pipe = sd.renderer(encoder, "cpu").pipe
+    states, empty = encoder(prompts).states, encoder.empty.states.expand(PROMPTS, -1, -1)
+    generator = [torch.Generator().manual_seed(k) for k in range(PROMPTS)]
+    steps, guidance = sd.settings.steps, sd.settings.guidance
+    latents = sample(pipe, states, empty, steps, guidance, generator=generator, output_type="latent").images
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)) * latents.std()
     who = np.array([dict(asked(prompt)).get("who", "not said") for prompt in prompts])
     print("| noise, in deviations of the latents | redraw | estimate_sigma | redraw by who is in it | estimate_sigma by who |")

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from deproj.benchmark import COMPOSED, SINGLE, words_of
 from deproj.data.mix import Mix
-from deproj.data.prompts import COMPOSED, SINGLE, words_of
 from deproj.data.readers import LinesBlocks
 from deproj.data.sources import GrammarPrompts, ListedPrompts, PromptSource, file_prompts, open_prompts
 from deproj.pixel import grammar

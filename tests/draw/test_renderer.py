@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import sheet
 from deproj.draw.stable_diffusion import SdSettings
@@ -67,7 +67,7 @@ def test_is_what_the_whole_pipeline_draws(encoder: TextEncoder, pictures: torch.
 
 def test_sheet_holds_the_pictures(pictures: torch.Tensor):
     tiles = torch.cat([pictures, pictures])
-    image = sheet({"no deprojector": tiles, "this run": tiles}, SINGLE + COMPOSED, side=64)
+    image = sheet({"true states": tiles, "this run": tiles}, SINGLE + COMPOSED, side=64)
     assert image.width > 6 * 64
     assert image.height > 2 * 64
     found = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(image.height, image.width, 3)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, build_cache
 from deproj.data.mix import Mix
-from deproj.data.prompts import plain
 from deproj.data.sources import GrammarPrompts, ListedPrompts
 from deproj.draw.renderer import Renderer
 from deproj.draw.stable_diffusion import SdSettings
@@ -102,11 +102,11 @@ def test_true_states_are_perfect(evaluator: Evaluator, encoder: TextEncoder, sel
     result = evaluator(Given(encoded.states, selection, encoded.length), selection)
     for kind in ("single", "composed"):
         # cross-attention doesn't see order, so that the selection's order changes nothing beyond rounding
-        assert result[kind]["conditioning error"]["value"] == pytest.approx(0, abs=1e-6)
-        assert result[kind]["likeness"]["value"] == pytest.approx(1, abs=1e-3)
-        assert result[kind]["noise"]["value"] == pytest.approx(1, abs=0.02)
-        assert result[kind]["conditioning error"]["n"] == 6
-        assert result[kind]["fidelity"]["value"] > 0.8
+        assert result.of(kind).summaries["conditioning error"].value == pytest.approx(0, abs=1e-6)
+        assert result.of(kind).summaries["likeness"].value == pytest.approx(1, abs=1e-3)
+        assert result.of(kind).summaries["noise"].value == pytest.approx(1, abs=0.02)
+        assert result.of(kind).summaries["conditioning error"].n == 6
+        assert result.of(kind).summaries["fidelity"].value > 0.8
     if isinstance(selection, AllTokens):
         assert result == evaluator(Given(encoded.states, selection, encoded.length), selection)
 
@@ -114,8 +114,8 @@ def test_true_states_are_perfect(evaluator: Evaluator, encoder: TextEncoder, sel
 def test_an_empty_prompt_is_no_better_than_an_empty_prompt(evaluator: Evaluator, encoder: TextEncoder):
     empty = encoder.empty.states.expand(6, -1, -1)
     result = evaluator(Given(empty, AllTokens(), torch.full((6,), 2)), AllTokens())
-    assert result["single"]["conditioning error"]["value"] == pytest.approx(1, abs=1e-6)
-    assert result["single"]["likeness"]["value"] < 0.9
+    assert result.of("single").summaries["conditioning error"].value == pytest.approx(1, abs=1e-6)
+    assert result.of("single").summaries["likeness"].value < 0.9
 
 
 def test_the_order_of_states_changes_no_picture(encoder: TextEncoder, renderer: Renderer):
@@ -132,8 +132,8 @@ def test_the_batch_size_changes_nothing(evaluator: Evaluator, encoder: TextEncod
     monkeypatch.setattr(evaluator.renderer, "chunk", 2)
     parts = Evaluator(encoder, evaluator.renderer, evaluator.prompts, None, tmp_path)(subject, AllTokens())
     for kind in ("single", "composed"):
-        for name, entry in whole[kind].items():
-            assert parts[kind][name]["value"] == pytest.approx(entry["value"], rel=2e-3, abs=1e-4), name
+        for name, entry in whole.of(kind).summaries.items():
+            assert parts.of(kind).summaries[name].value == pytest.approx(entry.value, rel=2e-3, abs=1e-4), name
 
 
 def test_what_belongs_to_the_world_is_kept_and_made_again_when_damaged(
@@ -141,15 +141,15 @@ def test_what_belongs_to_the_world_is_kept_and_made_again_when_damaged(
 ):
     own = Evaluator(encoder, evaluator.renderer, evaluator.prompts[:2], None, tmp_path)
     states = encoder([plain(prompt) for prompt in own.prompts]).states
-    first = own.world(states)
+    first = own.reference(states)
     (path,) = tmp_path.glob("*.safetensors")
     made = path.stat().st_mtime_ns
-    assert torch.equal(own.world(states).latents, first.latents)
+    assert torch.equal(own.reference(states).latents, first.latents)
     assert path.stat().st_mtime_ns == made
     path.write_bytes(path.read_bytes()[:1000])
-    assert torch.equal(own.world(states).pictures, first.pictures)
+    assert torch.equal(own.reference(states).pictures, first.pictures)
     assert set(load_file(path)) == {"pictures", "latents", "steps", "noise", "below"}
-    Evaluator(encoder, evaluator.renderer, evaluator.prompts[:2], None, tmp_path, seed=1).world(states)
+    Evaluator(encoder, evaluator.renderer, evaluator.prompts[:2], None, tmp_path, seed=1).reference(states)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 

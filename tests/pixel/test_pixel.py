@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
-from deproj.data.prompts import COMPOSED, SINGLE
 from deproj.pixel import WEIGHTS, grammar, scenes
 from deproj.pixel.build import pictures_of
 from deproj.pixel.reader import Reader

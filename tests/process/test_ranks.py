@@ -145,7 +145,7 @@ def test_nodes_of_slurm(monkeypatch: pytest.MonkeyPatch):
     for name, value in {"SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[07-09],big3", "SLURM_JOB_ID": "4321"}.items():
         monkeypatch.setenv(name, value)
     rank = Rank.first_of_node(4, 8)
-    assert (rank.number, rank.world, rank.address, rank.port) == (8, 32, "gpu07", 19321)
+    assert (rank.number, rank.size, rank.address, rank.port) == (8, 32, "gpu07", 19321)
     with pytest.raises(UserError, match=r"node 1, counted from 0, but trainer\.nodes=1"):
         Rank.first_of_node(1, 8)
     monkeypatch.setenv("SLURM_LOCALID", "3")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +14,18 @@ from conftest import Ended
 from PIL import Image
 
 from deproj.measure.compare import difference, estimate
-from deproj.measure.results import collect, numbers
+from deproj.measure.results import collect
+from deproj.measure.rows import rows_of
 from deproj.process.errors import UserError
 from deproj.report.figures import by_place, curves, scatter
+from deproj.runs.records import Measured
 
 Train = Callable[..., Ended]
 
 
-def evaluation(above: np.ndarray, below: np.ndarray | None = None) -> dict[str, Any]:
+def measured(above: np.ndarray, below: np.ndarray | None = None) -> Measured:
     below = np.ones_like(above) if below is None else below
-    return {"raw": {"single": {"fidelity": [above.tolist(), below.tolist()]}}}
+    return Measured({}, {"fidelity": (above.tolist(), below.tolist())}, [])
 
 
 def test_intervals_over_seeds_and_prompts_cover():
@@ -34,8 +35,8 @@ def test_intervals_over_seeds_and_prompts_cover():
         hits = 0
         for _ in range(trials):
             prompts = of_prompt * random.standard_normal(60)
-            runs = [evaluation(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
-            found = estimate(runs, "single", "fidelity")
+            runs = [measured(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
+            found = estimate(runs, "fidelity")
             assert found is not None
             hits += found.low <= 1 <= found.high
         assert 0.91 <= hits / trials <= 0.99
@@ -44,25 +45,25 @@ def test_intervals_over_seeds_and_prompts_cover():
 def test_differences_are_paired():
     random = np.random.default_rng(1)
     prompts = 10 * random.standard_normal(100)  # prompts differ far more than the settings
-    ours = [evaluation(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
-    theirs = [evaluation(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
-    found = difference(ours, theirs, "single", "fidelity")
+    ours = [measured(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    theirs = [measured(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
+    found = difference(ours, theirs, "fidelity")
     assert found is not None
     assert found.low > 0.4
     assert found.high < 0.6
-    own = estimate(ours, "single", "fidelity")
+    own = estimate(ours, "fidelity")
     assert own is not None
     assert own.high - own.low > 2
     with pytest.raises(ValueError, match="different prompts"):
-        difference(ours, [evaluation(np.ones(7))], "single", "fidelity")
+        difference(ours, [measured(np.ones(7))], "fidelity")
 
 
 def test_differences_are_paired_by_seed_where_seeds_are_shared():
     random = np.random.default_rng(2)
     prompts, of_seed = random.standard_normal(100), (-3.0, 0.0, 3.0)  # seeds differ far more than the settings
-    ours = [evaluation(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
-    theirs = [evaluation(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
-    found, apart = (difference(ours, theirs, "single", "fidelity", paired) for paired in (True, False))
+    ours = [measured(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    theirs = [measured(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
+    found, apart = (difference(ours, theirs, "fidelity", paired) for paired in (True, False))
     assert found is not None
     assert apart is not None
     assert found.value == pytest.approx(apart.value)
@@ -174,9 +175,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
 def test_means_of_parts_are_a_setting_of_composed_prompts_alone(sweep: Path):
     shutil.copy(sweep / "e0" / "evaluation.json", sweep / "e0" / "evaluation-mean.json")
     found, _ = collect([sweep])
-    rows = numbers(found, found[0])
+    rows = rows_of(found, found[0])
     mean = "eos_onward, recursive, composed=mean"
-    assert [row["prompts"] for row in rows if row["setting"] == mean] == ["composed"]
+    assert [row.prompts for row in rows if row.setting == mean] == ["composed"]
     assert mean in by_place(found)
     assert mean in (scatter(found, rows) or "")
     assert mean not in (curves(found) or "")

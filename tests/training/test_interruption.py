@@ -162,13 +162,13 @@ def test_a_read_only_folder_of_shared_work_will_do(tmp_path: Path, monkeypatch: 
     """What is there is read without a lock, which couldn't be written. Root may write anywhere, so the lock is refused here."""
     import deproj.process.files
 
-    made = deproj.process.files.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
+    made = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
 
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(deproj.process.files, "alone", refused)
-    found = deproj.process.files.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
+    found = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
     assert torch.equal(found["x"], made["x"])
 
 
@@ -266,7 +266,7 @@ def test_stopped_early_and_killed_before_its_result(train: Train, tmp_path: Path
 def test_metrics_outlive_kills(tmp_path: Path):
     """Whenever a run is killed, the file holds what was logged before; a row that was cut short is left out."""
     path = tmp_path / "metrics.csv"
-    first = MetricsFile(tmp_path, 0)
+    first = MetricsFile(tmp_path / "metrics.csv", 0)
     for step in (9, 19, 29):
         first.log_metrics({"epoch": 0, "train/loss": step / 7}, step)
         first.save()
@@ -275,7 +275,7 @@ def test_metrics_outlive_kills(tmp_path: Path):
     before = path.read_text()
     assert before.splitlines()[0] == "epoch,step,train/loss,val/loss"
     assert len(before.splitlines()) == 5
-    again = MetricsFile(tmp_path, 20)
+    again = MetricsFile(tmp_path / "metrics.csv", 20)
     assert path.read_text() == before, "nothing is lost by starting"
     again.log_metrics({"epoch": 0, "train/loss": 29 / 7}, 29)
     again.save()
@@ -284,7 +284,7 @@ def test_metrics_outlive_kills(tmp_path: Path):
     assert path.read_text() == before, "what the checkpoint doesn't have behind it is logged again"
     for cut in (before[:-1], before[:-3], before + "0,39", before + "0,39\n", before + "x,y,,\n", before + "0,39,0.1,0.2,0.3\n"):
         path.write_text(cut)
-        third = MetricsFile(tmp_path, 40)
+        third = MetricsFile(tmp_path / "metrics.csv", 40)
         third.log_metrics({"epoch": 1, "train/loss": 0.125}, 39)
         third.save()
         rows = before.splitlines() if cut.startswith(before) else before.splitlines()[:-1]

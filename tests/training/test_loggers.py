@@ -19,7 +19,8 @@ from conftest import Ended, call
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
-from deproj.data.prompts import COMPOSED, SINGLE
+from deproj.benchmark import COMPOSED, SINGLE
+from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import NO_DETAILS, WandbDashboard, job_name, picture_name
 
 Train = Callable[..., Ended]
@@ -137,7 +138,7 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     for column, prompt in enumerate(SINGLE + COMPOSED):
         left = 150 + column * 168 + (24 if column >= 3 else 0)
         for section, top, row in (
-            ("true_states", 64, "no deprojector"),
+            ("true_states", 64, "true states"),
             ("pictures", 64 + 168, "eos_onward, recursive, epoch 1"),
         ):
             single = pictures["/".join((section, picture_name(prompt)))]
@@ -195,7 +196,7 @@ def test_details_are_sent_when_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     for details in (False, True):
         folder = tmp_path / str(details)
         folder.mkdir()
-        dashboard = WandbDashboard(config, folder, "mine", details)
+        dashboard = WandbDashboard(config, RunFolder(folder), "mine", details)
         settings = dashboard.experiment.settings
         assert all(getattr(settings, name) == value for name, value in NO_DETAILS.items()) != details
         dashboard.finish(0)
@@ -226,10 +227,10 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_its_group(train: Train, tmp_pa
 
 def test_a_job_is_named_by_what_tells_it_from_others(tmp_path: Path):
     choices = {"selection": "all", "feed": "batch", "model": "mlp"}
-    assert job_name({"choices": choices, "seed": 4}, tmp_path) == "all, batch, mlp, seed 4"
+    assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4"
     settings = choices | {"seed": 4, "logger": "wandb", "data.cache": "/x", "render": "off", "data.split": "0.5"}
-    (tmp_path / "job.json").write_text(json.dumps({"settings": settings}))
-    assert job_name({"choices": choices, "seed": 4}, tmp_path) == "all, batch, mlp, seed 4, data.split=0.5"
+    (tmp_path / "job.json").write_text(json.dumps({"number": 0, "settings": settings, "state": "started", "error": ""}))
+    assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4, data.split=0.5"
 
 
 def test_a_resumed_run_goes_on_with_its_wandb_run(train: Train, tmp_path: Path):
@@ -247,7 +248,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(train: Train, tmp_path: Path):
 def test_a_spoilt_id_begins_a_new_wandb_run(tmp_path: Path):
     (tmp_path / "wandb-id").write_text("../../elsewhere\n")
     config = {"choices": {}, "seed": 0}
-    assert re.fullmatch("[0-9a-f]{8}", WandbDashboard(config, tmp_path, "mine", False).version)
+    assert re.fullmatch("[0-9a-f]{8}", WandbDashboard(config, RunFolder(tmp_path), "mine", False).version)
 
 
 @pytest.mark.parametrize(("key", "reason"), [(KEY, "the server did not take it"), ("short", "WANDB_API_KEY invalid")])

@@ -1,0 +1,87 @@
+"""The rows of a comparison: for each setting and kind of prompts its numbers, and which are the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from deproj.measure.compare import MEASURES, Estimate, difference, estimate
+from deproj.measure.results import Setting
+from deproj.runs.records import KINDS
+
+__all__ = ["Row", "rows_of", "shown_measures"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting on one kind of prompts.
+
+    Attributes:
+        setting: its label.
+        prompts: single or composed.
+        seeds: runs that it is of.
+        values: by measure.
+        differences: to the setting that all are compared to; None where a measure can't be.
+        untrained: measures of regions that the selection doesn't train.
+        best: measures whose interval lies apart from all others' on the better side.
+    """
+
+    setting: str
+    prompts: str
+    seeds: int
+    baseline: bool
+    values: dict[str, Estimate]
+    differences: dict[str, Estimate | None]
+    untrained: tuple[str, ...]
+    best: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, setting: Setting, against: Setting, kind: str) -> Row:
+        ours, theirs = setting.measured(kind), against.measured(kind)
+        values = {measure: made for measure in MEASURES if (made := estimate(ours, measure)) is not None}
+        paired = [result.seed for result in setting.results] == [result.seed for result in against.results]
+        trained = setting.first.evaluation.trained
+        return cls(
+            setting.label,
+            kind,
+            len(setting.results),
+            setting.baseline,
+            values,
+            {measure: difference(ours, theirs, measure, paired) for measure in values},
+            tuple(measure for measure in values if measure.startswith("mse ") and not trained[measure[4:]]),
+        )
+
+
+def rows_of(found: Sequence[Setting], against: Setting) -> list[Row]:
+    """The rows of settings, single prompts first, each compared to `against`."""
+    rows: list[Row] = []
+    for kind in KINDS:
+        rows += with_best([Row.of(setting, against, kind) for setting in found if kind in setting.kinds])
+    return rows
+
+
+def with_best(rows: list[Row]) -> list[Row]:
+    """The rows of one kind of prompts, the best of each measure marked."""
+    best: dict[int, list[str]] = {}
+    for measure, more in MEASURES.items():
+        having = [number for number, row in enumerate(rows) if measure in row.values]
+        if len(having) < 2:
+            continue
+        # so that more is better
+        bounds = {n: interval(rows[n].values[measure], more) for n in having}
+        first = max(having, key=lambda n: bounds[n][1])
+        if bounds[first][0] > max(bounds[n][2] for n in having if n != first):
+            best.setdefault(first, []).append(measure)
+    return [replace(row, best=tuple(best.get(number, ()))) for number, row in enumerate(rows)]
+
+
+def interval(estimate: Estimate, more: bool) -> tuple[float, float, float]:
+    """Low, value and high, turned round where less is better."""
+    if more:
+        return estimate.low, estimate.value, estimate.high
+    return -estimate.high, -estimate.value, -estimate.low
+
+
+def shown_measures(rows: Sequence[Row]) -> list[str]:
+    """Measures that any row has, in the order of tables."""
+    return [measure for measure in MEASURES if any(measure in row.values for row in rows)]

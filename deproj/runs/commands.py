@@ -1,0 +1,63 @@
+"""The commands that make or measure a run again, as far as its settings say."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from typing import Any
+
+from deproj.process.errors import UserError
+from deproj.runs.folder import RunFolder
+from deproj.settings.compose import compose_config, differences
+from deproj.settings.messages import typed
+from deproj.settings.nodes import foreign_classes
+from deproj.settings.shipped import GROUPS
+
+__all__ = ["evaluate_again", "evaluate_baseline", "train_again"]
+
+#: What is no part of a run's settings: where it ran, and how it was shown.
+PASSING = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
+DEFAULTS = ("model=lstm", "sd=pixel", "trainer=single")
+
+
+def train_again(config: dict[str, Any]) -> str:
+    """The command that trains with a run's settings."""
+    choices = config["choices"]
+    groups = [f"{group}={choices[group]}" for group in GROUPS if group in choices and group not in ("experiment", "logger")]
+    own: list[str] = []
+    try:
+        defaults = compose_config(groups)
+    except UserError:  # a selection, feed or model of the user's own
+        own = [choice for choice in groups if not ships(choice)]
+        defaults = compose_config([choice for choice in groups if choice not in own])
+        for group in (choice.partition("=")[0] for choice in own):
+            defaults[group] = {"_target_": config[group].get("_target_")}  # what else it has is said
+    changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(PASSING)}
+    said = [typed(key, new) for key, new in changed.items()]
+    where = ["--config-dir=YOURS"] if own else []
+    return " ".join(["python -m deproj.train", *where, *(choice for choice in groups if choice not in DEFAULTS), *said])
+
+
+def ships(choice: str) -> bool:
+    """Whether a choice such as ``selection=all`` is among the settings that come with the package."""
+    try:
+        compose_config([choice])
+    except UserError:
+        return False
+    return True
+
+
+def evaluate_again(run: RunFolder) -> str:
+    """The command that measures a run, with its own classes trusted."""
+    names: list[str] = []
+    with suppress(UserError):
+        names = foreign_classes(run.read_config(), ("selection",))
+    return " ".join(["python -m deproj.evaluate", shlex.quote(run.path.as_posix()), *(f"--trust {name}" for name in names)])
+
+
+def evaluate_baseline(run: RunFolder, baseline: str, selection: str, count: int, seed: int) -> str:
+    """The command that fits and measures a baseline."""
+    return (
+        f"python -m deproj.evaluate --baseline {baseline} --selection {selection} "
+        f"--count {count} --seed {seed} --out {shlex.quote(run.path.as_posix())}"
+    )

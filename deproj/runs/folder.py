@@ -1,0 +1,159 @@
+"""The folder of a run: the one place that knows the names of its files.
+
+config.yaml          the settings, resolved              metrics.csv       what was logged
+checkpoints/         best.ckpt and last.ckpt             sheets/           a picture an epoch, and best.png
+deprojector/         the exported model                  evaluation.json   its measures
+result.json          how the run ended                   evaluation-mean.json   composed as the mean of the parts
+job.json             in a sweep: the job                 baseline.json     instead of config.yaml: a baseline
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from deproj.process.errors import UserError
+from deproj.process.files import write_whole
+from deproj.runs.records import BaselineRecord, Evaluation, JobRecord, RunResult
+from deproj.settings.compose import read_config
+
+__all__ = ["RunFolder"]
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder by its path. Nothing is read or written before it is asked for."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def baseline(self) -> Path:
+        return self.path / "baseline.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the exported model."""
+        return self.path / "deprojector"
+
+    @property
+    def best_sheet(self) -> Path:
+        return self.path / "sheets" / "best.png"
+
+    def sheet(self, epoch: int) -> Path:
+        """The benchmark sheet of an epoch, counted from 1."""
+        return self.path / "sheets" / f"epoch-{epoch:03d}.png"
+
+    def evaluation(self, mean: bool = False) -> Path:
+        """Measures; with `mean` those with composed prompts as the mean of their parts."""
+        return self.path / ("evaluation-mean.json" if mean else "evaluation.json")
+
+    @property
+    def is_run(self) -> bool:
+        return self.config.is_file()
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.baseline.is_file()
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Writes the settings, and removes what an earlier end of the run has left, of fewer epochs."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+        for path in (self.result, self.evaluation(), self.evaluation(mean=True), self.best_sheet, self.model / "sheet.png"):
+            path.unlink(missing_ok=True)
+
+    def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord) -> None:
+        """Writes a record whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        indent = None if isinstance(record, Evaluation) else 2
+        write_whole(path, json.dumps(record.to_json(), indent=indent) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings of the run.
+
+        Raises:
+            UserError: where they can't be read or aren't resolved.
+        """
+        return read_config(self.config)
+
+    def read_result(self) -> RunResult:
+        return self._read(self.result, RunResult.from_json)
+
+    def read_evaluation(self, mean: bool = False) -> Evaluation:
+        return self._read(self.evaluation(mean), Evaluation.from_json)
+
+    def read_baseline(self) -> BaselineRecord:
+        return self._read(self.baseline, BaselineRecord.from_json)
+
+    def read_job(self) -> JobRecord:
+        return self._read(self.job, JobRecord.from_json)
+
+    def _read(self, path: Path, parse: Callable[[Any], Record]) -> Record:
+        """A record of a file.
+
+        Raises:
+            FileNotFoundError: where there is none.
+            UserError: where it is damaged.
+        """
+        try:
+            return parse(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError too
+            raise UserError(f"broken: {path.name} cannot be read: {str(error).splitlines()[0]}") from None
+
+    def finished(self, max_epochs: int = 0) -> RunResult | None:
+        """The result of a run that needs no more training than these epochs; None where there is none, or a damaged one."""
+        try:
+            result = self.read_result()
+        except (OSError, UserError):
+            return None
+        return result if result.stopped_early or result.epochs >= max_epochs else None
+
+    def learning_curve(self) -> list[tuple[int, float]]:
+        """Epoch, counted from 1, and held-out free-running loss."""
+        with self.metrics.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
+        return [(int(row["epoch"]) + 1, float(row["val/loss"])) for row in rows]

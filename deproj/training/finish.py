@@ -1,0 +1,90 @@
+"""The end of a run: the best weights exported, drawn and measured, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from deproj.clip.distance import ROWS, EmbeddingDistance
+from deproj.measure.results import describe
+from deproj.process.machine import machine
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import Evaluation, RunResult
+from deproj.training.checkpoints import Behind, read_checkpoint
+from deproj.training.clock import Clock
+from deproj.training.dashboards import Dashboard
+from deproj.training.parts import Parts, Pictures
+from deproj.training.place import Place
+from deproj.training.trainer import Training
+
+__all__ = ["finish", "tell"]
+
+
+def finish(
+    parts: Parts, pictures: Pictures, place: Place, training: Training, behind: Behind, folder: RunFolder, clock: Clock
+) -> RunResult:
+    """Exports the best weights, draws and measures them, and writes how the run ended.
+
+    Args:
+        training: whose loggers are shown the measures and the model.
+        behind: what the training has behind it.
+    """
+    export(parts, folder)
+    if pictures.benchmark is not None:
+        pictures.benchmark.draw(parts.module, folder.best_sheet)
+    dashboards = [logger for logger in training.loggers if isinstance(logger, Dashboard)]
+    if pictures.evaluator is not None:
+        evaluation = pictures.evaluator(parts.model.eval(), parts.selection)
+        folder.write(folder.evaluation(), evaluation)
+        show(evaluation, behind.steps, training.loggers, dashboards)
+    clock.lap("export and evaluation")
+    result = RunResult(
+        val_loss=behind.best,
+        epochs=behind.epochs,
+        stopped_early=behind.stopped and behind.epochs < training.max_epochs,
+        seconds=clock.total,
+        phases=clock.phases,
+        machine=machine(place.device) | {"precision": place.precision},
+    )
+    describe(parts.model, folder, result)
+    parts.model.save_pretrained(folder.model)  # again, with its card
+    for dashboard in dashboards:
+        dashboard.model(folder.model)
+    folder.write(folder.result, result)
+    return result
+
+
+def export(parts: Parts, folder: RunFolder) -> None:
+    """Writes the weights of the best epoch as a model, which knows how far an embedding is from its training ones."""
+    parts.model.float()
+    best = read_checkpoint(folder.best_checkpoint, "put last.ckpt in its place for the last epoch's weights")
+    parts.module.load_state_dict(best["state_dict"])
+    assert parts.data.train is not None
+    parts.model.distance = EmbeddingDistance.fit(parts.data.train.embeddings(ROWS))
+    parts.model.save_pretrained(folder.model)
+
+
+def show(evaluation: Evaluation, steps: int, loggers: Sequence[Logger], dashboards: Sequence[Dashboard]) -> None:
+    """Logs the measures."""
+    numbers: Any = evaluation.values
+    for logger in loggers:
+        logger.log_metrics(numbers, steps)
+        logger.save()
+    for dashboard in dashboards:
+        dashboard.evaluation(evaluation, steps)
+
+
+def tell(result: RunResult, folder: RunFolder, pictures: Pictures) -> None:
+    """Prints where the model is, and how good."""
+    print(f"Held-out free-running loss {result.val_loss:.4f} after {result.epochs} epoch{'s' * (result.epochs != 1)}.")
+    print(f"The model: {folder.model}")
+    if pictures.evaluator is not None:
+        values, kind = folder.read_evaluation().values, "composed"
+        names = ("conditioning error", "fidelity")
+        said = [f"{name} {values[f'{kind}/{name}']:.3f}" for name in names if f"{kind}/{name}" in values]
+        count = len(pictures.evaluator.prompts)
+        print(f"On {count} held-out {kind} prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
+    if pictures.benchmark is not None:
+        print(f"Its benchmark prompts: {folder.best_sheet}")

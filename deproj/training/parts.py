@@ -1,0 +1,152 @@
+"""The parts of a run, built from its settings: what is trained, on what, and how it is watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from deproj.clip.encoder import TextEncoder
+from deproj.data.batches import SamplesModule
+from deproj.data.settings import DataSettings
+from deproj.data.sources import PromptSource
+from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.feed import FeedMode
+from deproj.measure.evaluator import Evaluator, evaluation_prompts
+from deproj.model.base import Deprojector
+from deproj.process.errors import UserError
+from deproj.runs.folder import RunFolder
+from deproj.selection import TokenSelection
+from deproj.settings.build import build
+from deproj.training.callbacks import BenchmarkSheet
+from deproj.training.checkpoints import Behind
+from deproj.training.graphs import GraphedFeed
+from deproj.training.module import DeprojectorModule
+from deproj.training.place import Place
+from deproj.training.settings import RunSettings
+
+__all__ = ["Parts", "Pictures", "measured_prompts"]
+
+
+def measured_prompts(source: PromptSource, count: int) -> list[str]:
+    """Up to `count` held-out prompts to measure a finished run on; none where there are fewer than two."""
+    prompts = evaluation_prompts(source, count, 0) if count else []
+    if count and len(prompts) < 2:
+        print("The run won't be measured: that takes two held-out prompts or more that a comma or a space divides.")
+        return []
+    return prompts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is trained, and on what."""
+
+    encoder: TextEncoder
+    selection: TokenSelection
+    module: DeprojectorModule
+    data: SamplesModule
+
+    @property
+    def model(self) -> Deprojector:
+        return self.module.model
+
+    @classmethod
+    def of(
+        cls,
+        config: dict[str, Any],
+        chosen: RunSettings,
+        place: Place,
+        data: DataSettings,
+        source: PromptSource,
+        behind: Behind,
+    ) -> Parts:
+        """Builds them.
+
+        Args:
+            behind: what the run, if it goes on, has behind it.
+
+        Raises:
+            UserError: for a group that can't be built, and for weights to start from that don't fit.
+        """
+        selection = build(config["selection"], TokenSelection, "selection")
+        feed: FeedMode = build(config["feed"], FeedMode, "feed")
+        encoder = StableDiffusion(chosen.sd).encoder(place.device)
+        model: Deprojector = build(config["model"], partial, "model")(encoder)
+        if config["init_from"] and not behind.steps:
+            start_from(model, config["init_from"], encoder, config)
+        model.provenance |= {
+            "selection": config["selection"] | {"name": config["choices"]["selection"]},
+            "feed": config["feed"] | {"name": config["choices"]["feed"]},
+            "init_from": config["init_from"],
+        }
+        if chosen.trainer.cuda_graphs:
+            feed = GraphedFeed(feed, data.batch_size)
+        module = DeprojectorModule(model, selection, feed, chosen.optimizer.learning_rate, place.precision == "bf16")
+        if place.precision == 64:
+            module.double()  # Lightning does so only after it has read a checkpoint, whose weights would be rounded
+        rank = place.rank
+        samples = SamplesModule(data, source, encoder, selection, chosen.seed, behind.steps, rank.number, rank.size)
+        return cls(encoder, selection, module, samples)
+
+
+def start_from(model: Deprojector, source: str, encoder: TextEncoder, config: dict[str, Any]) -> None:
+    """Copies the weights of a run, an exported or shipped model, or one on the Hub into a new model."""
+    other = type(model).from_pretrained(source, encoder)
+    learnt = other.provenance.get("selection", {}).get("_target_")
+    if learnt not in (None, config["selection"]["_target_"]):
+        raise UserError(
+            f"{source} learnt the order of selection={other.provenance['selection']['name']}, this run's is "
+            f"{config['choices']['selection']}; start from a model with the same selection."
+        )
+    if other.config != model.config:
+        raise UserError(f"{source} is built as {other.config}, this run's model as {model.config}; set model.* alike.")
+    # what is learnt, and nothing of the encoder's: the projection may be known to one of them only
+    model.load_state_dict(dict(other.named_parameters()), strict=False)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a run is watched and measured; each None where it isn't.
+
+    Attributes:
+        benchmark: draws the benchmark prompts every few epochs.
+        evaluator: measures the finished model.
+    """
+
+    benchmark: BenchmarkSheet | None = None
+    evaluator: Evaluator | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Spent on drawing the benchmark prompts so far."""
+        return 0.0 if self.benchmark is None else self.benchmark.seconds
+
+    @classmethod
+    def of(
+        cls,
+        config: dict[str, Any],
+        chosen: RunSettings,
+        place: Place,
+        data: DataSettings,
+        encoder: TextEncoder,
+        prompts: list[str],
+        folder: RunFolder,
+    ) -> Pictures:
+        """Loads what draws, on rank zero where pictures are asked for and quick enough.
+
+        Args:
+            prompts: to measure the finished model on.
+        """
+        if not place.first or not (chosen.render or prompts):
+            return cls()
+        sd, renderer, benchmark = StableDiffusion(chosen.sd), None, None
+        if sd.quick_on(place.device):
+            renderer = sd.renderer(encoder, place.device)
+        else:
+            name = chosen.sd.name
+            print(f"Drawing nothing: there is no CUDA here, and sd={name} is too slow on a CPU (sd.cpu=true draws all the same).")
+        if renderer is not None and chosen.render:
+            label = f"{config['choices']['selection']}, {config['choices']['feed']}"
+            benchmark = BenchmarkSheet(encoder, renderer, folder, label, chosen.render, data.references)
+        evaluator = Evaluator(encoder, renderer, prompts, chosen.sd.clip, data.references) if prompts else None
+        return cls(benchmark, evaluator)
