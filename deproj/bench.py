@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from deproj.benchmark import SINGLE
 from deproj.data.batches import EpochOrder, sorting_pays
@@ -37,6 +36,7 @@ from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.machine import machine, multiplies_bfloat16
+from deproj.process.progress import Progress, progress_here
 from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule, weighted_loss
@@ -231,17 +231,16 @@ def counted(name: str, function: Callable[[], Any], units: int, unit: str, devic
     return Case(name, run, counter.get_total_flops() / units, precision, units=units, unit=unit)
 
 
-def measure(found: list[Case], rounds: int) -> None:
+def measure(found: list[Case], rounds: int, progress: Progress) -> None:
     """Times every case once a round, after a first time that isn't counted."""
-    bar = tqdm(total=len(found) * (rounds + 1), desc="measuring", disable=not sys.stderr.isatty())
-    for number in range(rounds + 1):
-        for case in found:
-            start = time.perf_counter()
-            case.run()
-            if number:
-                case.seconds.append((time.perf_counter() - start) / case.units)
-            bar.update()
-    bar.close()
+    with progress.phase("measuring", len(found) * (rounds + 1)) as phase:
+        for number in range(rounds + 1):
+            for case in found:
+                start = time.perf_counter()
+                case.run()
+                if number:
+                    case.seconds.append((time.perf_counter() - start) / case.units)
+                phase.advance()
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -337,13 +336,16 @@ def main() -> int:
         if not args.out.parent.is_dir():
             raise UserError(f"--out {args.out}: there is no folder {args.out.parent}.")
         half = multiplies_bfloat16(args.device)
-        found = [case for case in cases(args.quick, args.device) if half or case.precision != "bf16"]
-        measure(found, rounds)
+        progress = progress_here()
+        with progress.phase("preparing"):
+            found = [case for case in cases(args.quick, args.device) if half or case.precision != "bf16"]
+        measure(found, rounds, progress)
         rows = rows_of(found)
         print(table(rows))
         memory = {}
         if not args.quick:
-            memory = {code: peak_memory(code, args.device) for code in ("plain loop", "ours", *["ours bf16"] * half)}
+            with progress.phase("measuring memory"):
+                memory = {code: peak_memory(code, args.device) for code in ("plain loop", "ours", *["ours bf16"] * half)}
             said = ", ".join(f"{code} {mib:,.0f} MiB" for code, mib in memory.items())
             print(f"\nPeak memory of a process that trains at the real size (eos_onward, recursive): {said}.")
         print(

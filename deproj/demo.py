@@ -26,6 +26,7 @@ from deproj.model.base import Deprojector
 from deproj.model.store import shipped
 from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
+from deproj.process.progress import progress_here
 from deproj.process.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -296,12 +297,13 @@ def main() -> int:
         models = args.models or shipped()
         quiet_libraries()
         print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
-        reference = None if args.reference is None else open_pictures(args.reference)
-        first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
-        pipes = {models[0]: first}
-        for name in models[1:]:
-            pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
-        page = build(pipes)
+        with progress_here().phase("loading"):
+            reference = None if args.reference is None else open_pictures(args.reference)
+            first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
+            pipes = {models[0]: first}
+            for name in models[1:]:
+                pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
+            page = build(pipes)
         try:
             page.launch(
                 server_name=args.host, server_port=args.port, share=False, theme=theme(), quiet=True,

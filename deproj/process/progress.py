@@ -109,14 +109,14 @@ SILENT = Progress()
 
 
 class LineProgress(Progress):
-    """Writes plain lines: each that is said, and one on a phase when nothing was written for long.
+    """Writes plain lines: each that is said, and one now and then on a phase that lasts.
 
     Args:
         label: what each line begins with, where several processes write to one place.
     """
 
     #: Seconds that pass without a line at least, and at most; in between, as many as the phase has lasted: a phase of an hour
-    #: writes a dozen lines.
+    #: writes a dozen lines, and a short one none.
     SHORTEST, LONGEST = 10.0, 600.0
 
     def __init__(self, stream: TextIO, label: str = "", clock: Clock = time.monotonic) -> None:
@@ -128,7 +128,7 @@ class LineProgress(Progress):
         print(f"{self.label}: {line}" if self.label else line, file=self.stream, flush=True)
 
     def moved(self, phase: Phase) -> None:
-        if self.clock() - self.last >= min(max(phase.seconds, self.SHORTEST), self.LONGEST):
+        if phase.seconds >= self.SHORTEST and self.clock() - self.last >= min(phase.seconds, self.LONGEST):
             share = [] if phase.total is None else [f"{phase.share:.0%}"]
             self.say(f"{phase.title}: {', '.join([*share, *phase.details])}")
 
@@ -142,8 +142,8 @@ class BarProgress(Progress):
         tick: seconds from one drawing to the next where nothing moves; 0 for none of these.
     """
 
-    #: Seconds between two drawings at least, and the widest bar in columns.
-    OFTEN, WIDEST = 0.1, 100
+    #: Seconds between two drawings at least.
+    OFTEN = 0.2
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic, tick: float = 1.0) -> None:
         super().__init__(clock)
@@ -205,7 +205,7 @@ class BarProgress(Progress):
         with self.lock:
             if self.unfinished or not self.phases:
                 return
-            text = meter(self.phases[-1], min(columns(self.stream), self.WIDEST), speaks_unicode(self.stream))
+            text = meter(self.phases[-1], columns(self.stream), speaks_unicode(self.stream))
             self.stream.write("\r" + text.ljust(self.width))
             self.stream.flush()
             self.drawn, self.width = self.clock(), len(text)
@@ -286,7 +286,7 @@ def meter(phase: Phase, width: int, unicode: bool) -> str:
         return f"{phase.title}: {told}"[:width]
     drawn: str = tqdm.format_meter(
         phase.done, phase.total, max(phase.seconds, 0), ncols=width, prefix=phase.title, ascii=not unicode,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {told}", told=told,
+        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {told}", told=told,
     )  # fmt: skip
     return drawn.rstrip()
 

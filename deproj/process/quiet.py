@@ -81,16 +81,16 @@ def quiet_loading(library: str = "transformers") -> Iterator[None]:
     Args:
         library: transformers or diffusers; it is imported.
     """
-    from huggingface_hub import utils as hub
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
     added = {name: unheard for name, unheard in UNHEARD.items() if unheard not in logging.getLogger(name).filters}
     for name, unheard in added.items():
         logging.getLogger(name).addFilter(unheard)
     bars = importlib.import_module(f"{library}.utils.logging")
-    shown, downloads = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    shown, downloads = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
     bars.disable_progress_bar()
     if downloads:  # transformers' switch is the Hub's too
-        hub.enable_progress_bars()
+        enable_progress_bars()
     try:
         yield
     finally:

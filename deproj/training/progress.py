@@ -44,12 +44,13 @@ class EpochLines(pl.Callback):
         now, held_out = self.phase.seconds, trainer.callback_metrics.get("val/loss")
         said = [f"train loss {fmean(self.losses):.4f}"]
         said += [] if held_out is None else [f"held-out loss {float(held_out):.4f}"]
-        left = "stopping: no improvement" if trainer.should_stop else about(self.phase.left)
-        said += [duration(now - self.begun), left]
+        said += [duration(now - self.begun), about(self.phase.left)]
         self.progress.say(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(filter(None, said))}")
         self.begun, self.losses = now, []
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.should_stop:
+            self.progress.say("stopped early: the held-out loss falls no more")
         self.open.close()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
