@@ -288,16 +288,16 @@ def main() -> int:
     args = parser.parse_args()
 
     def command() -> None:
-        try:
-            import gradio  # noqa: F401  (an extra)
-        except ModuleNotFoundError:
-            raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
         quiet_libraries()
-        print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
         with progress_here().phase("loading"):
+            try:
+                import gradio  # noqa: F401  (an extra, and seconds)
+            except ModuleNotFoundError:
+                raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
+            print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
             reference = None if args.reference is None else open_pictures(args.reference)
             first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
             pipes = {models[0]: first}

@@ -73,7 +73,7 @@ def main() -> int:
 
     def command() -> None:
         progress = progress_here()
-        with progress.phase("reading the runs"):
+        with progress.phase("reporting"):
             report(args, progress)
 
     return run_command(command)
