@@ -1,3 +1,3 @@
 """deproj: train, measure and use deprojectors, the inverse of CLIP's text head."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

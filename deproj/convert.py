@@ -88,7 +88,7 @@ def read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not source.is_dir():
         raise UserError(f"{source} is no folder; name the one that holds config.json and the weights.")
     try:
-        config = json.loads((source / "config.json").read_text())
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         if (source / "model.safetensors").is_file():
             return config, load_file(source / "model.safetensors")
         if (source / "pytorch_model.bin").is_file():

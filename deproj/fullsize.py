@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError, run_command
+from deproj.process.system import quoted
 
 __all__ = ["Shapes", "make"]
 
@@ -89,12 +89,12 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
 
 def make_tokenizer(size: int) -> Any:
-    """The pixel world's tokenizer with tokens that no text gives between its own and SOS and EOS, which come last."""
+    """The pixel world's tokenizer with tokens that no text contains between its own and SOS and EOS, which come last."""
     from transformers import CLIPTokenizer  # see `make`
 
     from deproj.pixel.parts import EOS, PLACES, SOS
 
-    stored = json.loads((WEIGHTS / "tokenizer" / "tokenizer.json").read_text())["model"]
+    stored = json.loads((WEIGHTS / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     tokens = [token for token in stored["vocab"] if token not in (SOS, EOS)]
     if size < len(tokens) + 2:
         raise ValueError(f"a vocabulary has {len(tokens) + 2} tokens at least; got {size}.")
@@ -109,7 +109,7 @@ def make_tokenizer(size: int) -> Any:
 
 
 def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
-    """Writes a CLIP and gives its text tower as a pipeline has it, both in float16."""
+    """Writes a CLIP and returns its text tower as a pipeline has it, both in float16."""
     # see `make`
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
@@ -157,7 +157,7 @@ def main() -> int:
 
     def command() -> None:
         make(args.out, seed=args.seed)
-        paths = " ".join(shlex.quote(f"sd.{key}={args.out / name}") for key, name in (("path", "sd"), ("clip", "clip")))
+        paths = " ".join(quoted(f"sd.{key}={args.out / name}") for key, name in (("path", "sd"), ("clip", "clip")))
         print(f"Wrote {args.out}. To train on it: python -m deproj.train sd=sd15 {paths} data.prompts=captions.txt")
 
     return run_command(command)

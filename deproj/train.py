@@ -57,7 +57,7 @@ OmegaConf.register_new_resolver("deproj.run_dir", run_dir, use_cache=True, repla
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> float:
-    """One Hydra job; gives the best held-out loss, which a sweeper may minimise: infinity where a sweep's job fails."""
+    """One Hydra job; returns the best held-out loss, which a sweeper may minimise: infinity where a sweep's job fails."""
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
@@ -162,7 +162,7 @@ def main() -> int:
                 raise UserError("there is no SLURM here (no srun); hydra/launcher=processes is the same without it.") from None
             if sweep_at_hand() is None:
                 raise
-            # A job's own errors don't come here, so it is the launcher's: a process of a job was killed, say.
+            # A job's own errors don't come here, so it is the launcher's: a process of a job was killed, for example.
             first = (str(error).strip().splitlines() or [""])[0]
             raise UserError(f"the launcher has ended the sweep ({type(error).__name__}: {first[:200]})") from error
 

@@ -70,7 +70,7 @@ def call(
 
 def start(folder: Path, *settings: str, **environment: str) -> subprocess.Popen[str]:
     """A training process; its messages go to a file, since a pipe that is full would stop it."""
-    with (folder / "said").open("a") as said:
+    with (folder / "said").open("a", encoding="utf-8") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "deproj.train", *settings],
             cwd=folder, stdout=said, stderr=said, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,

@@ -37,15 +37,17 @@ def checkpoint(tmp_path: Path, model: LSTMDeprojector) -> Path:
     folder = tmp_path / "reference"
     folder.mkdir()
     config = FLAGS | {"hidden_size": 6, "lstm_hidden_size": 9, "h0_residual": True, "h0_excl_residual": False}
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["X"], "transformers_version": "4.29"}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"architectures": ["X"], "transformers_version": "4.29"}), encoding="utf-8"
+    )
     save_file({reference_name(name): value for name, value in model.state_dict().items()}, folder / "model.safetensors")
     return folder
 
 
 def change(folder: Path, **changed: object) -> None:
     path = folder / "config.json"
-    config = json.loads(path.read_text()) | changed
-    path.write_text(json.dumps({key: value for key, value in config.items() if value != "missing"}))
+    config = json.loads(path.read_text(encoding="utf-8")) | changed
+    path.write_text(json.dumps({key: value for key, value in config.items() if value != "missing"}), encoding="utf-8")
 
 
 def test_takes_the_weights_over(checkpoint: Path, model: LSTMDeprojector):
@@ -130,7 +132,7 @@ def test_spoilt_checkpoints_are_refused(checkpoint: Path, model: LSTMDeprojector
     elif how == "no weights":
         weights.unlink()
     elif how == "not json":
-        (checkpoint / "config.json").write_text("{")
+        (checkpoint / "config.json").write_text("{", encoding="utf-8")
     else:
         checkpoint = checkpoint / "nowhere"
     with pytest.raises(UserError):

@@ -101,17 +101,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("demo") / "said"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with log.open("w") as said:
+    with log.open("w", encoding="utf-8") as said:
         command = [sys.executable, "-u", "-m", "deproj.demo", "--port", str(port)]
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
     try:
         for _ in range(600):
-            if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+            if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8")):
                 break
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.2)
         else:
-            raise AssertionError(log.read_text())
+            raise AssertionError(log.read_text(encoding="utf-8"))
         yield found.group()
     finally:
         process.terminate()

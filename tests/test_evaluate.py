@@ -44,17 +44,17 @@ def test_the_same_numbers_twice_and_baselines_beside_them(trained: Path, tmp_pat
     assert (trained / "evaluation.json").read_bytes() == first
 
     assert evaluate("run", "--count", "3", "--compose-mean").code == 0
-    mean = json.loads((trained / "evaluation-mean.json").read_text())
+    mean = json.loads((trained / "evaluation-mean.json").read_text(encoding="utf-8"))
     assert mean["single"] == result["single"]
     assert mean["composed"]["conditioning error"] != result["composed"]["conditioning error"]
 
     for selection in ("all", "eos_onward"):
         ended = evaluate("--baseline", "ridge", "--selection", selection, "run", "--count", "3")
         assert ended.code == 0, ended.err
-    ridge = json.loads((tmp_path / "runs" / "baseline-ridge-eos_onward" / "evaluation.json").read_text())
+    ridge = json.loads((tmp_path / "runs" / "baseline-ridge-eos_onward" / "evaluation.json").read_text(encoding="utf-8"))
     assert ridge["prompts"] == result["prompts"]
     assert ridge["composed"].keys() == result["composed"].keys()
-    about = json.loads((tmp_path / "runs" / "baseline-ridge-all" / "baseline.json").read_text())
+    about = json.loads((tmp_path / "runs" / "baseline-ridge-all" / "baseline.json").read_text(encoding="utf-8"))
     assert about["choices"]["selection"] == "all"
 
 
@@ -66,9 +66,11 @@ def test_an_exported_combination_is_measured_like_a_run(encoder: TextEncoder, tm
     LSTMDeprojector.for_encoder(encoder).save_pretrained("unknown")
     ended = evaluate("both", "--count", "2")
     assert ended.code == 0, ended.err
-    result = json.loads((tmp_path / "both" / "evaluation.json").read_text())
+    result = json.loads((tmp_path / "both" / "evaluation.json").read_text(encoding="utf-8"))
     assert result["single"]["mse padding"]["value"] < 0.2, "put back in the order that its members learnt"
-    assert f"| fidelity | {result['single']['fidelity']['value']:.3f}" in (tmp_path / "both" / "README.md").read_text()
+    assert f"| fidelity | {result['single']['fidelity']['value']:.3f}" in (tmp_path / "both" / "README.md").read_text(
+        encoding="utf-8"
+    )
     assert Deprojector.from_pretrained("both", encoder).kind == "ensemble"
     ended = evaluate("unknown", "--count", "2")
     assert ended.code == 1
@@ -79,7 +81,7 @@ def test_a_shipped_model_is_measured_by_its_name(tmp_path: Path, evaluate: Evalu
     monkeypatch.chdir(tmp_path)
     ended = evaluate("all-batch", "eos_onward-batch", "--count", "2")
     assert ended.code == 0, ended.err
-    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text())
+    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text(encoding="utf-8"))
     assert f"{result['composed']['fidelity']['value']:.3f}" in ended.out
     assert ended.out.splitlines()[-1] == "* a region that the selection doesn't train", "the words of EOS onward"
     assert "*" not in evaluate("all-batch", "--count", "2").out
@@ -88,13 +90,15 @@ def test_a_shipped_model_is_measured_by_its_name(tmp_path: Path, evaluate: Evalu
 
 def test_a_model_of_another_pipeline_is_measured_on_its_captions(tmp_path: Path, evaluate: Evaluate, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.txt").write_text("".join(f"1girl {hair} hair {n}\n" for hair in ("red", "blue") for n in range(40)))
+    (tmp_path / "c.txt").write_text(
+        "".join(f"1girl {hair} hair {n}\n" for hair in ("red", "blue") for n in range(40)), encoding="utf-8"
+    )
     ended = evaluate("all-batch", "--sd", str(WEIGHTS), "--captions", "c.txt", "--count", "2")
     assert ended.code == 0, ended.err
-    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text())
+    result = json.loads((tmp_path / "runs" / "evaluation-all-batch" / "evaluation.json").read_text(encoding="utf-8"))
     assert all(" hair" in prompt for prompt in result["prompts"])
     assert "fidelity" not in result["single"], "which is the pixel world's"
-    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(40)))
+    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(40)), encoding="utf-8")
     for arguments, said in (
         (["--sd", str(WEIGHTS)], "take both --sd and --captions"),
         (["--captions", "c.txt"], "take both --sd and --captions"),
@@ -107,7 +111,7 @@ def test_a_model_of_another_pipeline_is_measured_on_its_captions(tmp_path: Path,
 
 
 def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):
-    (tmp_path / "p.txt").write_text("1girl, red hair\n1girl, cat ears, green eye, in forest\n")
+    (tmp_path / "p.txt").write_text("1girl, red hair\n1girl, cat ears, green eye, in forest\n", encoding="utf-8")
     ended = evaluate("run", "--prompts", "p.txt")
     assert ended.code == 1
     assert "of the 2 prompts of p.txt are among the training prompts" in ended.err
@@ -117,9 +121,11 @@ def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
     for name in ("bare", "foreign", "broken"):
         shutil.copytree(trained, tmp_path / name)
     shutil.rmtree(tmp_path / "bare" / "deprojector")
-    config = (tmp_path / "foreign" / "config.yaml").read_text()
-    (tmp_path / "foreign" / "config.yaml").write_text(config.replace("deproj.selection.EosOnward", "subprocess.Popen", 1))
-    (tmp_path / "broken" / "config.yaml").write_text("seed: [")
+    config = (tmp_path / "foreign" / "config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "foreign" / "config.yaml").write_text(
+        config.replace("deproj.selection.EosOnward", "subprocess.Popen", 1), encoding="utf-8"
+    )
+    (tmp_path / "broken" / "config.yaml").write_text("seed: [", encoding="utf-8")
     for arguments, said in (
         (["nowhere"], "nowhere is no deprojector: give a run's folder"),
         (["run", "--score-clip", "openai/clip"], "leave --score-clip out"),

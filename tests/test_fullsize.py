@@ -70,7 +70,7 @@ def test_a_run_goes_through_it(train: Callable[..., Ended], tmp_path: Path):
         *("evaluate=2", "render=1", "hydra.run.dir=run"),
     )
     assert ended.code == 0, ended.err
-    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["composed"]
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))["composed"]
     assert found["conditioning error"]["value"] > 0
     assert -100 <= found["clip score"]["value"] <= 100
     assert (tmp_path / "run" / "sheets" / "best.png").is_file()

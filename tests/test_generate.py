@@ -49,7 +49,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_draws_prompts_and_pictures(generate: Generate, tmp_path: Path):
-    (tmp_path / "prompts.txt").write_text("1girl, red hair:1.2, -black skirt\n\n<my photo>, red hair\n")
+    (tmp_path / "prompts.txt").write_text("1girl, red hair:1.2, -black skirt\n\n<my photo>, red hair\n", encoding="utf-8")
     arguments = ["cat, maid", "--file", "prompts.txt", "--image", "my photo.png", "--count", "2", "--seed", "3"]
     ended = generate(*arguments, "--out", "a")
     assert ended.code == 0, ended.err
@@ -123,16 +123,16 @@ def test_warns_of_what_is_far_and_cut(generate: Generate):
 
 
 def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "bad.png").write_bytes(b"rubbish")
     (tmp_path / "bad.bin").write_bytes(b"\xff\xfe\xff")
     (tmp_path / "other").mkdir()
     shutil.copy(tmp_path / "my photo.png", tmp_path / "other")
     LSTMDeprojector(LSTMConfig(64, 96)).save_pretrained(tmp_path / "narrow")
     older = Path(shutil.copytree(exported, tmp_path / "older"))
-    config = json.loads((older / "config.json").read_text())
+    config = json.loads((older / "config.json").read_text(encoding="utf-8"))
     del config["provenance"]["selection"]
-    (older / "config.json").write_text(json.dumps(config))
+    (older / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for arguments, said in (
         ([], "nothing to draw"),
         (["cat", ""], "prompt 2 is empty"),

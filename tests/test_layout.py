@@ -19,7 +19,8 @@ FLOORS = (
     ("feed", "expression", "data", "draw", "encoder", "combine"),
     ("measure", "pipeline"),
     ("training", "report"),
-    ("train", "evaluate", "generate", "demo", "bench", "convert", "fullsize"),
+    ("speed",),
+    ("__main__", "train", "evaluate", "generate", "demo", "bench", "convert", "fullsize"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 #: A function is at most this long; the recurrence's kernels, a place's equations in one piece each, are let off.

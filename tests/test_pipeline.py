@@ -332,7 +332,7 @@ def test_a_model_of_another_width_or_world_is_refused(encoder: TextEncoder, pipe
         with pytest.raises(UserError, match=said):
             DeprojectorPipeline.from_pretrained("pixel", name)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("")
+    (tmp_path / "run" / "config.yaml").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="training isn't done"):
         DeprojectorPipeline.from_pretrained("pixel", tmp_path / "run")
 

@@ -60,7 +60,7 @@ def test_a_model_is_not_unpickled(name: str, run: Path, tmp_path: Path):
 
 def test_a_model_folder_names_no_class_of_its_own(run: Path):
     path = run / "deprojector" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "os.system"}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"model_type": "os.system"}), encoding="utf-8")
     with pytest.raises(UserError, match=r"os\.system"):
         Deprojector.from_pretrained(run / "deprojector")
 
@@ -70,9 +70,9 @@ def test_what_a_model_says_of_its_training_runs_nothing(place: str, run: Path, t
     """Hydra resolves interpolations when it builds, so that a class hides in a string."""
     harm = f"${{oc.create:{{_target_: pathlib.Path.touch, _args_: [{{_target_: pathlib.Path, _args_: [{tmp_path}/harm]}}]}}}}"
     path = run / "deprojector" / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     config["provenance"]["selection"] = {"_target_": place.replace("HARM", "deproj.selection.AllTokens"), "words": harm}
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     with contextlib.suppress(UserError):
         DeprojectorPipeline.from_pretrained("pixel", run / "deprojector", device="cpu")
     assert not (tmp_path / "harm").exists()
@@ -119,8 +119,8 @@ def test_interpolations_of_a_runs_config_read_no_environment(
     train: Train, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MY_SECRET", "hunter2")
-    text = (run / "config.yaml").read_text().replace("init_from: null", "init_from: ${oc.env:MY_SECRET}")
-    (run / "config.yaml").write_text(text)
+    text = (run / "config.yaml").read_text(encoding="utf-8").replace("init_from: null", "init_from: ${oc.env:MY_SECRET}")
+    (run / "config.yaml").write_text(text, encoding="utf-8")
     ended = train("resume=run", "trainer.max_epochs=2", defaults=False)
     assert ended.code == 1
     assert "hunter2" not in ended.out + ended.err

@@ -66,10 +66,10 @@ def test_every_setting_trains(train: Train, tmp_path: Path, selection: str, feed
     assert model.provenance["selection"]["name"] == selection
     assert model.provenance["feed"]["name"] == feed
     assert model.generate(encoder.embed(["cat maid"])).shape == (1, 77, 128)
-    with (run / "metrics.csv").open() as file:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["val/loss"]) for row in rows if row["val/loss"]]
-    assert json.loads((run / "result.json").read_text())["val_loss"] == pytest.approx(min(losses))
+    assert json.loads((run / "result.json").read_text(encoding="utf-8"))["val_loss"] == pytest.approx(min(losses))
 
 
 def test_draws_the_benchmark_prompts(train: Train, tmp_path: Path):
@@ -89,10 +89,10 @@ def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
     ended = train("evaluate=2", "precision=bf16", "trainer.gradient_clip_val=1", "sd.steps=4")
     assert ended.code == 0, ended.err
     run = run_folder(tmp_path)
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["composed"]["conditioning error"]["n"] == 2
     assert f"conditioning error {evaluation['composed']['conditioning error']['value']:.3f}" in ended.out
-    with (run / "metrics.csv").open() as file:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
         (row,) = [row for row in csv.DictReader(file) if row.get("single/likeness")]
     assert float(row["single/likeness"]) == pytest.approx(evaluation["single"]["likeness"]["value"])
 
@@ -148,7 +148,7 @@ def test_resume_goes_on_as_if_undisturbed(train: Train, tmp_path: Path):
     assert ended.code == 0, ended.err
     weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in ("whole", "part")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    metrics = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "part")]
+    metrics = [(tmp_path / name / "metrics.csv").read_text(encoding="utf-8") for name in ("whole", "part")]
     assert metrics[0] == metrics[1], "the rows of before are kept"
     again = train("resume=part", defaults=False)
     assert again.code == 0
@@ -194,7 +194,9 @@ def test_init_from_starts_from_the_weights(train: Train, tmp_path: Path):
 
 
 def test_prompts_from_a_file(train: Train, tmp_path: Path):
-    (tmp_path / "texts.txt").write_text("".join(f"a picture of {n} things\n" for n in range(80)) + "word " * 90 + "\n")
+    (tmp_path / "texts.txt").write_text(
+        "".join(f"a picture of {n} things\n" for n in range(80)) + "word " * 90 + "\n", encoding="utf-8"
+    )
     ended = train("data.prompts=texts.txt", "data.split=0", "data.combine=0")
     assert ended.code == 0, ended.err
     assert "were longer than 77 tokens and were truncated" in ended.out
@@ -206,7 +208,7 @@ def test_tokens_instead_of_states(train: Train, tmp_path: Path):
         assert train(f"data.keep={keep}", f"hydra.run.dir={name}", "precision=64").code == 0
     weights = [load_file(tmp_path / name / "deprojector" / "model.safetensors") for name in "ab"]
     assert all(torch.allclose(weights[0][key], weights[1][key], atol=2e-3) for key in weights[0])
-    losses = [json.loads((tmp_path / name / "result.json").read_text())["val_loss"] for name in "ab"]
+    losses = [json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))["val_loss"] for name in "ab"]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert train("resume=b", "data.keep=states", "trainer.max_epochs=2", defaults=False).code == 0
 
@@ -234,9 +236,9 @@ def test_a_loss_that_becomes_nan_stops_the_run(train: Train, tmp_path: Path):
 def test_stops_when_the_held_out_loss_no_longer_falls(train: Train, tmp_path: Path):
     assert train("optimizer.learning_rate=1e-30", "trainer.max_epochs=30", "trainer.patience=2").code == 0
     run = run_folder(tmp_path)
-    result = json.loads((run / "result.json").read_text())
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     assert result["stopped_early"]
-    with (run / "metrics.csv").open() as file:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert len(losses) == result["epochs"] < 30
     assert min(losses) == pytest.approx(result["val_loss"])
@@ -246,10 +248,10 @@ def test_stops_when_the_held_out_loss_no_longer_falls(train: Train, tmp_path: Pa
 def test_a_moved_run_keeps_its_best(train: Train, tmp_path: Path):
     assert train("hydra.run.dir=here", "trainer.max_epochs=2").code == 0
     (tmp_path / "here").rename(tmp_path / "there")
-    before = json.loads((tmp_path / "there" / "result.json").read_text())
+    before = json.loads((tmp_path / "there" / "result.json").read_text(encoding="utf-8"))
     ended = train("resume=there", "trainer.max_epochs=3", defaults=False)
     assert ended.code == 0, ended.err
-    after = json.loads((tmp_path / "there" / "result.json").read_text())
+    after = json.loads((tmp_path / "there" / "result.json").read_text(encoding="utf-8"))
     assert after["epochs"] == 3
     assert after["val_loss"] <= before["val_loss"]
     assert not (tmp_path / "here").exists()
@@ -297,7 +299,7 @@ def test_what_is_to_be_typed_is_read_back(path: str):
 
 
 def test_captions_of_a_word_each_are_trained_on_without_measuring(train: Train, tmp_path: Path):
-    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(100)))
+    (tmp_path / "tags.txt").write_text("".join(f"tag{n}\n" for n in range(100)), encoding="utf-8")
     ended = train("data.prompts=tags.txt", "data.split=0", "evaluate=10", "hydra.run.dir=run")
     assert ended.code == 0, ended.err
     assert "The run won't be measured" in ended.out
@@ -306,16 +308,16 @@ def test_captions_of_a_word_each_are_trained_on_without_measuring(train: Train, 
 
 
 def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     for group, name, kind in (("selection", "every_second", "EverySecond"), ("feed", "twice", "Twice")):
         (tmp_path / "conf" / group).mkdir(parents=True)
-        (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: mine.{kind}\n")
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: mine.{kind}\n", encoding="utf-8")
     own = [f"--config-dir={tmp_path / 'conf'}", "selection=every_second", "feed=twice"]
     ended = train(*own, "hydra.run.dir=mine")
     assert ended.code == 0, ended.err
     assert OmegaConf.load(tmp_path / "mine" / "config.yaml").choices.selection == "every_second"
-    card = (tmp_path / "mine" / "deprojector" / "README.md").read_text()
+    card = (tmp_path / "mine" / "deprojector" / "README.md").read_text(encoding="utf-8")
     assert "python -m deproj.train --config-dir=YOURS selection=every_second feed=twice " in card
     assert "data.size=" in card, "and what else differs from the defaults"
     assert str(tmp_path) not in card
@@ -383,4 +385,4 @@ def test_pictures_of_fewer_epochs_do_not_stay(train: Train, tmp_path: Path):
     assert all(path.exists() for path in shown)
     assert train("resume=run", "render=off", "trainer.max_epochs=2", defaults=False).code == 0
     assert not any(path.exists() for path in shown)
-    assert "sheet.png" not in (tmp_path / "run" / "deprojector" / "README.md").read_text()
+    assert "sheet.png" not in (tmp_path / "run" / "deprojector" / "README.md").read_text(encoding="utf-8")

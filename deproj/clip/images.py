@@ -143,7 +143,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def project(self, images: Sequence[Image.Image]) -> Tensor:
-        """Projected embeddings z of pictures, (B, D), as CLIP gives them."""
+        """Projected embeddings z of pictures, (B, D), as CLIP computes them."""
         pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
         embedded: Tensor = self.model(pixel_values=pixels.to(self.model.device)).image_embeds
         return embedded

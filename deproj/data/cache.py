@@ -11,11 +11,9 @@ batch. Either way rows are read from the files when they are needed, so that mem
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import math
-import os
 import shutil
 import zlib
 from abc import ABC, abstractmethod
@@ -39,8 +37,6 @@ __all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
 
 #: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
 VERSION = 1
-
-
 #: Texts that are encoded at once. More don't fit a CPU's caches (100 take 1.4 times as long), and leave holes in the memory in
 #: which later ones, of other lengths, find no room.
 AT_ONCE = 50
@@ -198,7 +194,7 @@ CHECKSUM = {"checksum": "<u4"}
 
 
 class CachedSamples(Dataset[Rows]):
-    """Samples of a cache folder; indexed with a list of rows it gives a `Rows`.
+    """Samples of a cache folder; indexed with a list of rows it returns a `Rows`.
 
     Attributes:
         length: of all samples, (rows,).
@@ -210,19 +206,17 @@ class CachedSamples(Dataset[Rows]):
     def __init__(self, folder: Path, encoder: TextEncoder, keep: str = "states") -> None:
         self.folder, self.encoder, self.keep = folder, encoder, KEEPS[keep]
         try:
-            self.header: dict[str, Any] = json.loads((folder / "header.json").read_text())
+            self.header: dict[str, Any] = json.loads((folder / "header.json").read_text(encoding="utf-8"))
             self.rows, self.width = int(self.header["rows"]), int(self.header["width"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
         self.shapes = self.keep.shapes(self.width) | {"checksum": ()}
         self.dtypes = self.keep.dtypes | CHECKSUM
-        self.files: dict[str, io.FileIO] = {}
         for name, shape in self.shapes.items():
             path = folder / f"{name}.bin"
             expected = self.rows * math.prod(shape) * np.dtype(self.dtypes[name]).itemsize
             if not path.is_file() or path.stat().st_size != expected:
                 raise self._damaged(f"{path.name} is not the {expected} bytes it should be")
-            self.files[name] = path.open("rb", buffering=0)
         self.length = np.fromfile(folder / "length.bin", self.dtypes["length"])
 
     def _damaged(self, why: str) -> UserError:
@@ -241,7 +235,7 @@ class CachedSamples(Dataset[Rows]):
 
     def _kept(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """What is kept of rows, by name, when their checksums have been verified."""
-        arrays = {name: self._read(name, rows) for name in self.files}
+        arrays = {name: self._read(name, rows) for name in self.shapes}
         checksum = arrays.pop("checksum")
         for k, row in enumerate(rows):
             if row_checksum(array[k] for array in arrays.values()) != checksum[k]:
@@ -249,11 +243,15 @@ class CachedSamples(Dataset[Rows]):
         return arrays
 
     def _read(self, name: str, rows: Sequence[int]) -> np.ndarray:
-        """Rows of an array. Not through a memory map: its pages would count as this process's memory."""
+        """Rows of an array. Not through a memory map: its pages would count as this process's memory, and Windows would
+        not let the file be replaced. For the same reason no file stays open."""
         array = np.empty((len(rows), *self.shapes[name]), self.dtypes[name])
         content = array.reshape(len(rows), -1).view(np.uint8)
-        for k, row in enumerate(rows):
-            os.preadv(self.files[name].fileno(), [content[k]], row * content.shape[1])
+        with (self.folder / f"{name}.bin").open("rb", buffering=0) as file:
+            for k, row in enumerate(rows):
+                file.seek(row * content.shape[1])
+                if file.readinto(content[k]) != content.shape[1]:
+                    raise self._damaged(f"{name}.bin ends before row {row}")
         return array
 
 
@@ -310,7 +308,7 @@ def build_cache(
                 part.mkdir(parents=True)
                 with progress.phase(f"encoding {count:,} {title}", count) as phase:
                     truncated = write_arrays(part, samples, encoder, KEEPS[keep], phase)
-                (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n")
+                (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
                 part.rename(folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)

@@ -77,7 +77,7 @@ class Renderer:
         return self._draw(states, seeds, None, step)
 
     def trajectory(self, states: Tensor, seeds: Sequence[int], step: Step | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Draws, and tells what the U-Net saw on the way.
+        """Draws, and returns what the U-Net saw on the way.
 
         Returns:
             Pictures as above, noisy latents (steps, B, channels, h, w) float32 on the CPU, timesteps (steps,).

@@ -24,7 +24,7 @@ STRENGTHS = tuple(10.0**k for k in range(-7, 3))
 
 
 class Baseline(ABC):
-    """Fitted to samples, it gives states from embeddings as a deprojector does."""
+    """Fitted to samples, it generates states from embeddings as a deprojector does."""
 
     def __init__(self, samples: CachedSamples, selection: TokenSelection, progress: Progress = SILENT) -> None:
         self.samples, self.selection, self.sos = samples, selection, samples[[0]].states[0, 0].cpu()

@@ -137,7 +137,7 @@ class Evaluator:
         return list(range(self.seed * count, (self.seed + 1) * count))
 
     def reference(self, states: Tensor) -> Reference | None:
-        """What the true states give, (N, 77, D); None where nothing is drawn."""
+        """What is computed from the true states (N, 77, D); None where nothing is drawn."""
         if self.renderer is None:
             return None
         key = {"version": VERSION, "encoder": self.encoder.hash, "prompts": self.prompts}

@@ -124,7 +124,7 @@ def state_errors(
 
 @dataclass(frozen=True)
 class Reference:
-    """What the true states of the prompts give in one Stable Diffusion, whatever model is evaluated: computed once.
+    """What one Stable Diffusion makes of the true states of the prompts, whatever model is evaluated: computed once.
 
     Attributes:
         pictures: from the true states, (N, height, width, 3) uint8.

@@ -10,8 +10,6 @@ __all__ = ["FILES", "model_card"]
 
 #: What a model's folder holds; the sheet only where its run drew one.
 FILES = ("config.json", "model.safetensors", "README.md", "sheet.png")
-
-
 ABOUT = """
 Gives the 77 hidden states of CLIP's text encoder, which Stable Diffusion is conditioned on, back from the embedding alone: of a
 prompt, of a sum of prompts, or of an image.

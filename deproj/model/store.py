@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model.card import FILES, model_card
@@ -72,10 +73,7 @@ def save(model: Deprojector, folder: Path, repo_id: str | None = None) -> None:
         state |= {f"distance.{name}": value for name, value in model.distance.named_buffers()}
     state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
     with replacing(folder / "model.safetensors") as weights:
-        weights.touch()
-        mode = weights.stat().st_mode
-        save_file(state, weights)
-        weights.chmod(mode)  # safetensors lets nobody else read it
+        weights.write_bytes(serialized(state))  # safetensors' own way of writing lets nobody else read the file
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.sheet is not None:
         with replacing(folder / "sheet.png") as picture:

@@ -44,9 +44,9 @@ def python_rng(rng: Rng) -> random.Random:
 
 
 def near_duplicates(groups: int, size: int, rng: Rng) -> tuple[scenes.Scenes, list[str]]:
-    """Groups of scenes that differ in a few attributes, with captions that tell them apart.
+    """Groups of scenes that differ in a few attributes, with captions that distinguish them.
 
-    Contrastive training learns only what tells the captions of a batch apart; in a batch of such
+    Contrastive training learns only what distinguishes the captions of a batch; in a batch of such
     groups that is every colour, not just the ones that differ most.
     """
     base = np.repeat(scenes.sample(groups, rng).values, size, axis=0)
@@ -110,7 +110,7 @@ def build_clip(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]
     text_encoder = CLIPTextModel(clip.config.text_config)
     text_encoder.load_state_dict(clip.text_model.state_dict())
     text_encoder.half().save_pretrained(out / "text_encoder")
-    (out / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
+    (out / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n", encoding="utf-8")
     return figures
 
 
@@ -321,7 +321,7 @@ def write_model_index(out: Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 GUIDANCE = 3.0
@@ -397,8 +397,8 @@ def main() -> None:
         figures |= {"steps": steps, "minutes": round((time.monotonic() - start) / 60, 1)}
         print(stage, json.dumps(figures))
         path = args.out / "figures.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(known | {stage: figures}, indent=2) + "\n")
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps(known | {stage: figures}, indent=2) + "\n", encoding="utf-8")
         write_checksums(args.out)
         if not figures.get("met", True):
             raise SystemExit(f"{stage} misses its bar; train on with --stage {stage} --steps and a larger number.")

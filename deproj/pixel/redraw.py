@@ -1,6 +1,6 @@
 """How far a picture is from anything that the scene code draws: noise, measured where the clean picture is known.
 
-The attributes are read off the picture; what no caption tells of (position, hair style, background, shades) is fitted.
+The attributes are read off the picture; what no caption describes (position, hair style, background, shades) is fitted.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deproj.process.errors import UserError
+from deproj.process.system import replace
 
 __all__ = ["alone", "intact", "replacing", "write_checksums", "write_whole"]
 
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def intact(folder: Path) -> Path:
     Raises:
         UserError: for weights that are missing or damaged.
     """
-    for line in (folder / CHECKSUMS).read_text().splitlines():
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         noted, name = line.split(maxsplit=1)
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != noted:

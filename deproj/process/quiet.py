@@ -1,4 +1,4 @@
-"""Silences what the libraries say that a user can do nothing about, each notice by its words; all else is left alone."""
+"""Silences notices of the libraries that a user can do nothing about, each by its words; all else still appears."""
 
 from __future__ import annotations
 

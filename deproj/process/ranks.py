@@ -231,7 +231,7 @@ def live(rank: Rank, work: Work, threads: int) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     os.environ["RANK"] = str(rank.number)  # for libraries in which rank zero alone speaks
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     assert rank.link is not None
     try:
         with Interruption(silent=True) as interruption:

@@ -7,7 +7,6 @@ the pictures of each seed on one sheet and the figures as files.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
+from deproj.process.system import command_line
 
 __all__: list[str] = []
 
@@ -48,7 +48,7 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
         raise UserError(f"no setting {args.against!r}; there are: {'; '.join(labels)}.")
     against = found[0 if args.against is None else labels.index(args.against)]
     rows = rows_of(found, against)
-    out, command = args.out, shlex.join(["python", "-m", "deproj.report", *sys.argv[1:]])
+    out, command = args.out, command_line(["python", "-m", "deproj.report", *sys.argv[1:]])
     out.mkdir(parents=True, exist_ok=True)
     drawn, damaged = draw_pictures(found, args.seeds, out, progress) if args.seeds else ([], [])
     left_out += damaged

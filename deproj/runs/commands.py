@@ -1,12 +1,12 @@
-"""The commands that make or measure a run again, as far as its settings say."""
+"""The commands that make or measure a run again, as far as its settings name it."""
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from typing import Any
 
 from deproj.process.errors import UserError
+from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.settings.compose import compose_config, differences
 from deproj.settings.messages import typed
@@ -52,12 +52,12 @@ def evaluate_again(run: RunFolder) -> str:
     names: list[str] = []
     with suppress(UserError):
         names = foreign_classes(run.read_config(), ("selection",))
-    return " ".join(["python -m deproj.evaluate", shlex.quote(run.path.as_posix()), *(f"--trust {name}" for name in names)])
+    return " ".join(["python -m deproj.evaluate", quoted(run.path.as_posix()), *(f"--trust {name}" for name in names)])
 
 
 def evaluate_baseline(run: RunFolder, baseline: str, selection: str, count: int, seed: int) -> str:
     """The command that fits and measures a baseline."""
     return (
         f"python -m deproj.evaluate --baseline {baseline} --selection {selection} "
-        f"--count {count} --seed {seed} --out {shlex.quote(run.path.as_posix())}"
+        f"--count {count} --seed {seed} --out {quoted(run.path.as_posix())}"
     )

@@ -1,9 +1,8 @@
-"""What a user is told of a setting: mistakes in one line, and settings as they are typed."""
+"""Messages about settings: mistakes in one line, and settings as they are typed."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -12,13 +11,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from deproj.process.system import quoted
 from deproj.settings.shipped import CONF
 
 __all__ = ["explain", "typed", "unknown"]
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that isn't there, with the likeliest one meant."""
+    """The message for a key that isn't there, with the likeliest one meant."""
     known = sorted(known)
     near = get_close_matches(key, known, 1)
     return f"unknown setting {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}.")
@@ -53,7 +53,7 @@ def typed(key: str, value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
         escaped = text.replace("'", "\\'")
         text = f"'{escaped}'"
-    return shlex.quote(f"{key}={text}")
+    return quoted(f"{key}={text}")
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 __all__ = ["CONF", "GROUPS", "OBJECTS", "shipped_classes"]
 
-CONF = Path(__file__).parents[2] / "conf"
+#: The settings that ship: in the package where it is installed, at the repository's top in a checkout.
+CONF = next(path for top in (1, 2) if (path := Path(__file__).parents[top] / "conf").is_dir())
 GROUPS = ("selection", "feed", "model", "sd", "trainer", "logger", "experiment")
 #: The groups whose choices name a class.
 OBJECTS = ("selection", "feed", "model")

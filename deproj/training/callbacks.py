@@ -18,8 +18,8 @@ from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.kept import kept
-from deproj.process.memory import give_back
 from deproj.process.progress import SILENT, Progress
+from deproj.process.system import give_back
 from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import Dashboard, Picture, picture_name
 from deproj.training.module import DeprojectorModule
@@ -63,7 +63,7 @@ class BenchmarkSheet(pl.Callback):
         self.seconds = 0.0  # spent on drawing
 
     def draw(self, model: DeprojectorModule, path: Path) -> tuple[Image.Image, Tensor]:
-        """Draws a sheet and writes it to `path`; gives it and the pictures of this run's row, (6, height, width, 3) uint8."""
+        """Draws a sheet and writes it to `path`; returns it and the pictures of this run's row, (6, height, width, 3) uint8."""
         start = time.monotonic()
         if self.reference is None:
             self.reference = self.first_row()
@@ -117,7 +117,7 @@ class BenchmarkSheet(pl.Callback):
 class LevelMemory(pl.Callback):
     """Keeps memory from growing with the number of batches."""
 
-    #: Batches from one time to the next: 10 and 50 give the same peak, and times that can't be told apart (experiments/LOG.md).
+    #: Batches from one time to the next: 10 and 50 have the same peak, and times within the noise (experiments/LOG.md).
     EVERY = 50
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:

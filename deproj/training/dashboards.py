@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.process.files import write_whole
+from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation
 from deproj.training.sweep import INDEX
@@ -32,19 +32,13 @@ __all__ = ["Dashboard", "Picture", "TensorBoardDashboard", "WandbDashboard", "pi
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
-
-
 COLUMNS = ["prompts", "measure", "value", "low", "high", "n"]
-
-
-#: What a sweep's command sets that tells no job from another.
+#: What a sweep's command sets that does not distinguish its jobs.
 NO_CHOICE = ("resume", "render", "evaluate", "logger", "experiment", "data.cache", "trainer.progress", "trainer.accelerator")
 
 
 #: Seconds to wait for the W&B server at the start, before going offline, and for the last data to be sent.
 START, END = 30, 600
-
-
 #: Settings of W&B under which it collects nothing by itself.
 NO_DETAILS: dict[str, Any] = {
     **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info", "disable_git", "disable_code"), True),
@@ -143,7 +137,7 @@ class WandbDashboard(Logger, Dashboard):
         self.details = details
         self.run: wandb.Run | None = None
         known = self.folder / "wandb-id"
-        before = known.read_text().strip() if known.exists() else ""
+        before = known.read_text(encoding="utf-8").strip() if known.exists() else ""
         self.id = before if re.fullmatch("[a-z0-9]{8}", before) else secrets.token_hex(4)
 
     @property
@@ -163,7 +157,7 @@ class WandbDashboard(Logger, Dashboard):
         return self.run
 
     def begin(self) -> wandb.Run:
-        """Begins the W&B run, offline if need be, and says where it is."""
+        """Begins the W&B run, offline if need be, and prints where it is."""
         settings = wandb.Settings(reinit="create_new", silent=True, init_timeout=START)
         settings.finish_timeout, settings.finish_timeout_raises = END, True
         if not self.details:
@@ -241,7 +235,7 @@ class WandbDashboard(Logger, Dashboard):
 
     def sync(self, runs: str) -> str:
         """The command that sends runs, by a pattern of their folders' names."""
-        return f"wandb sync {shlex.quote(str(self.folder))}/wandb/{runs}"
+        return f"wandb sync {quoted(str(self.folder))}/wandb/{runs}"
 
     @contextmanager
     def staging(self) -> Iterator[None]:
@@ -274,7 +268,7 @@ def sweep_name(folder: Path) -> str | None:
 
 
 def job_name(config: dict[str, Any], run: RunFolder) -> str:
-    """What tells a run from others: its selection, feed, seed, and what else its sweep sets."""
+    """What distinguishes a run from others: its selection, feed, seed, and what else its sweep sets."""
     choices = config["choices"]
     set_by_sweep = run.read_job().settings if run.job.exists() else {}
     named = ("selection", "feed", "model", "seed")

@@ -52,7 +52,7 @@ class MetricsFile(Logger):
         """The whole rows of the file."""
         if not self.path.exists():
             return []
-        whole = self.path.read_text().rpartition("\n")[0]
+        whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
 
     @rank_zero_only
@@ -65,7 +65,7 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         if columns == self.written:
             writer.writerows(self.rows)
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(text.getvalue())
         else:
             writer.writeheader()

@@ -1,10 +1,9 @@
-"""Sweeps: what becomes of each job, the index of all, and what is said at the end."""
+"""Sweeps: the state of each job, the index of all, and the report at the end."""
 
 from __future__ import annotations
 
 import csv
 import io
-import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, write_whole
+from deproj.process.system import command_line
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
@@ -43,7 +43,7 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
 
 
 def refuse(sweep: Path, folder: Path, error: str) -> bool:
-    """Notes that a job of this command was refused its folder, whose record it leaves otherwise; gives whether there is one."""
+    """Notes that a job of this command was refused its folder, whose record it leaves otherwise; returns whether there is one."""
     run = RunFolder(folder)
     if not run.job.is_file():
         return False
@@ -122,7 +122,7 @@ class SweepStart(Callback):
 
 
 def tell(sweep: Path) -> bool:
-    """Says at the end of a sweep, however it ends, what has failed and how to go on; gives whether all is done."""
+    """Reports at the end of a sweep, however it ends, what has failed and how to go on; returns whether all is done."""
     note_killed(sweep)
     found = rows(sweep)
     states = Counter(row["state"] for row in found)
@@ -137,6 +137,6 @@ def tell(sweep: Path) -> bool:
         why = f": {error}" if error else ""
         print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    command = f"{shlex.join(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
+    command = f"{command_line(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
     print(f"Each has its log in its folder. To run just these again, and what has not begun: {command}", file=sys.stderr)
     return False

@@ -75,7 +75,7 @@ def main() -> None:
         if (folder / MADE[name]).exists():
             continue
         start = time.monotonic()
-        with (folder / f"{name}.log").open("w") as log:
+        with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log
             )

@@ -153,7 +153,7 @@ def measure(runs: list[str], count: int) -> None:
 
     content = {"runs": runs, "count": count, "ways": {name: plain(each) for name, each in found.items()}}
     content["hair"] = {f"{weight:g}": plain(each) for weight, each in with_words.items()}
-    (HERE / "results.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    (HERE / "results.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def words(key: Key) -> list[str]:

@@ -35,7 +35,7 @@ def measure(size: int, keep: str, folder: Path) -> dict[str, Any]:
 
     prompts, here = folder / f"{size}.txt", folder / f"{size}-{keep.replace(', ', '-').replace(' ', '-')}"
     if not prompts.exists():
-        with prompts.open("w") as file:
+        with prompts.open("w", encoding="utf-8") as file:
             file.writelines(f"{text}\n" for text in itertools.islice(GrammarPrompts().training(1), size))
     kept, _, kernels = keep.partition(", ")
     data = [f"data.prompts={prompts}", f"data.size={size}", f"data.keep={kept}", f"data.cache={here / 'cache' / 'samples'}"]
@@ -46,8 +46,8 @@ def measure(size: int, keep: str, folder: Path) -> dict[str, Any]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{size} prompts, {keep}: the run ended with {process.returncode}")
-    result = json.loads((here / "run" / "result.json").read_text())
-    caches = [path.parent for path in here.rglob("header.json") if json.loads(path.read_text())["rows"] == size]
+    result = json.loads((here / "run" / "result.json").read_text(encoding="utf-8"))
+    caches = [path.parent for path in here.rglob("header.json") if json.loads(path.read_text(encoding="utf-8"))["rows"] == size]
     return {
         "prompts": size,
         "keep": keep,
@@ -72,7 +72,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def on_paper(rows: list[dict[str, Any]], prompts: int = 10**7, gpus: int = 8) -> str:
     """An epoch at Stable Diffusion's size, from the rates of experiments/speed/bench.json and of these runs."""
-    bench = json.loads((HERE.parent / "speed" / "bench.json").read_text())
+    bench = json.loads((HERE.parent / "speed" / "bench.json").read_text(encoding="utf-8"))
     bench_rows = {row["name"]: row for row in bench["rows"]}
     product = {kind: 2 * 2048**3 / bench_rows[f"product 2048³ | {kind}"]["seconds"] for kind in ("32", "bf16")}
     texts = 1 + 0.6 * 2 * 20 / 77  # a sample's whole, and two parts of 20 places where it is mixed
@@ -150,11 +150,13 @@ def main() -> None:
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     if args.add:
         new = {(r["prompts"], r["keep"]) for r in rows}
-        rows += [r for r in json.loads(file.read_text()) if (r["prompts"], r["keep"]) not in new]
-    file.write_text(json.dumps(rows, indent=1) + "\n")
+        rows += [r for r in json.loads(file.read_text(encoding="utf-8")) if (r["prompts"], r["keep"]) not in new]
+    file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, HERE / "figure.png")
     readme = HERE / "README.md"
-    readme.write_text(fill(fill(readme.read_text(), "measured", table(rows)), "on paper", on_paper(rows)))
+    readme.write_text(
+        fill(fill(readme.read_text(encoding="utf-8"), "measured", table(rows)), "on paper", on_paper(rows)), encoding="utf-8"
+    )
     print(table(rows))
 
 

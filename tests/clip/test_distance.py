@@ -70,4 +70,4 @@ def test_a_run_keeps_it_with_its_model(train: Callable[..., Ended], tmp_path: Pa
     save_file(weights, older / "model.safetensors")
     with pytest.raises(UserError, match="damaged"):
         LSTMDeprojector.from_pretrained(older)
-    assert json.loads((older / "config.json").read_text())["model_type"] == "lstm"
+    assert json.loads((older / "config.json").read_text(encoding="utf-8"))["model_type"] == "lstm"

@@ -85,7 +85,7 @@ def test_refuses_what_is_no_pipeline(tmp_path: Path):
         TextEncoder.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="no pipeline at"):
         locate("nowhere")
-    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="no CLIP text encoder"):
         TextEncoder.from_pretrained(tmp_path)
 
@@ -107,8 +107,8 @@ def test_refuses_a_clip_of_other_text_weights(world: Path):
 
 
 def test_refuses_an_incomplete_encoder(world: Path):
-    config = json.loads((world / "text_encoder" / "config.json").read_text())
-    (world / "text_encoder" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
+    config = json.loads((world / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    (world / "text_encoder" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}), encoding="utf-8")
     with pytest.raises(UserError, match="incomplete"):
         TextEncoder.from_pretrained(world)
 

@@ -90,7 +90,7 @@ def test_is_made_once(cache: CachedSamples, encoder: TextEncoder):
 
 def test_header_that_does_not_match_is_rebuilt(cache: CachedSamples, encoder: TextEncoder):
     header = cache.folder / "header.json"
-    header.write_text(json.dumps(json.loads(header.read_text()) | {"a": 3}))
+    header.write_text(json.dumps(json.loads(header.read_text(encoding="utf-8")) | {"a": 3}), encoding="utf-8")
     again = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples")
     assert again.header["a"] == 1
 

@@ -21,7 +21,7 @@ from deproj.process.errors import UserError
 @pytest.fixture
 def listed(tmp_path: Path) -> PromptSource:
     path = tmp_path / "texts.txt"
-    path.write_text("".join(f"number {n} of many\n" for n in range(200)) + "cat maid\n")
+    path.write_text("".join(f"number {n} of many\n" for n in range(200)) + "cat maid\n", encoding="utf-8")
     return file_prompts(path)
 
 
@@ -75,9 +75,9 @@ def test_refuses_bad_shares(shares: tuple[float, float]):
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
     if path.suffix == ".csv":
-        path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
+        path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows), encoding="utf-8")
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
@@ -98,7 +98,7 @@ def test_fingerprint_follows_the_texts(tmp_path: Path):
     prints = set()
     for count in (100, 101):
         path = tmp_path / "texts.txt"
-        path.write_text("".join(f"text {n}\n" for n in range(count)))
+        path.write_text("".join(f"text {n}\n" for n in range(count)), encoding="utf-8")
         prints.add(file_prompts(path).fingerprint)
     assert len(prints) == 2
 
@@ -125,7 +125,7 @@ def test_refuses_bad_files(tmp_path: Path, name: str, content: bytes | None, sai
 
 
 def test_columns_where_there_are_none(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "a.txt").write_text("one\n", encoding="utf-8")
     with pytest.raises(UserError, match="has no columns"):
         open_prompts(str(tmp_path / "a.txt"), "text")
     with pytest.raises(UserError, match="no columns"):
@@ -148,12 +148,12 @@ def test_blocks_hold_every_text_once(tmp_path: Path, kind: str):
     texts = [f"{odd} {n}" if odd else "" for n in range(60) for odd in ODD if kind != ".txt" or "\n" not in odd]
     path = tmp_path / f"texts{kind}"
     if kind == ".txt":
-        path.write_text("\ufeff" + "\r\n".join(texts))
+        path.write_text("\ufeff" + "\r\n".join(texts), encoding="utf-8")
     elif kind == ".csv":
         with path.open("w", newline="", encoding="utf-8-sig") as file:
             csv.writer(file).writerows([["text", "n"], *([text, 1] for text in texts)])
     elif kind == ".jsonl":
-        path.write_text("\n\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts))
+        path.write_text("\n\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), encoding="utf-8")
     else:
         pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=50)
     source = file_prompts(path, None if kind == ".txt" else "text")
@@ -170,7 +170,7 @@ def test_blocks_hold_every_text_once(tmp_path: Path, kind: str):
 
 def test_a_share_comes_from_everywhere_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "texts.txt"
-    path.write_text("".join(f"{n} {'x' * 500}\n" for n in range(4000)))
+    path.write_text("".join(f"{n} {'x' * 500}\n" for n in range(4000)), encoding="utf-8")
     monkeypatch.setattr(ListedPrompts, "WINDOW", 200_000)  # a tenth of the file
     monkeypatch.setattr(LinesBlocks, "SIZE", 5_000)
     first = [int(text.split()[0]) for text in itertools.islice(file_prompts(path).training(0), 800)]
@@ -180,7 +180,7 @@ def test_a_share_comes_from_everywhere_in_the_file(tmp_path: Path, monkeypatch: 
 
 def test_a_file_larger_than_memory_is_read_in_little(tmp_path: Path):
     path = tmp_path / "texts.txt"
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for n in range(6000):
             file.write(f"{n} {'letters ' * 1000}\n")
     tracemalloc.start()

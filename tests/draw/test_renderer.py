@@ -83,7 +83,7 @@ def test_refuses_what_is_no_pipeline(tmp_path: Path, encoder: TextEncoder):
 
     with pytest.raises(UserError, match="no diffusers pipeline"):
         Renderer(replace(SD, path=str(tmp_path)), encoder.empty.states[0], "cpu")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be loaded"):
         Renderer(replace(SD, path=str(tmp_path)), encoder.empty.states[0], "cpu")
 

@@ -203,10 +203,10 @@ def test_few_texts_are_for_both():
 def test_prompts_that_were_trained_on_are_refused(tmp_path: Path):
     source = ListedPrompts([[f"picture {n}" for n in range(200)]], "texts.txt")
     known = [text for text in source.texts() if not source.held_out(text)][:3]
-    (tmp_path / "p.txt").write_text("\n".join([*known, "something, else", ""]))
+    (tmp_path / "p.txt").write_text("\n".join([*known, "something, else", ""]), encoding="utf-8")
     with pytest.raises(UserError, match=r"3 of the 4 prompts of .*p\.txt are among the training prompts"):
         prompts_of_file(tmp_path / "p.txt", source)
-    (tmp_path / "p.txt").write_text("something, else\nanother\nsomething, else\n")
+    (tmp_path / "p.txt").write_text("something, else\nanother\nsomething, else\n", encoding="utf-8")
     assert prompts_of_file(tmp_path / "p.txt", source) == ["something, else", "another"]
     for content, said in ((b"", "holds no prompts"), (b"one\none\n", "holds 1 prompts"), (b"\xff\xfe\x00", "cannot be read")):
         (tmp_path / "p.txt").write_bytes(content)

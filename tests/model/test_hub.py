@@ -219,7 +219,7 @@ def test_a_runs_card_tells_what_it_is(train: Train, tmp_path: Path, encoder: Tex
 
     def checked() -> ModelCard:
         card = ModelCard.load(folder / "README.md")
-        numbers = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+        numbers = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
         entry = numbers["composed"]["conditioning error"]
         assert f"{entry['value']:.3f} ({entry['low']:.3f}, {entry['high']:.3f})" in card.text
         found = {(r.dataset_config, r.metric_type): r.metric_value for r in card.data.eval_results}
@@ -239,7 +239,7 @@ def test_a_runs_card_tells_what_it_is(train: Train, tmp_path: Path, encoder: Tex
         model = Deprojector.from_pretrained(source, encoder)
     model.save_pretrained("elsewhere")
     assert (tmp_path / "elsewhere" / "sheet.png").read_bytes() == (folder / "sheet.png").read_bytes()
-    assert "3 single and 3 composed" in (tmp_path / "elsewhere" / "README.md").read_text()
+    assert "3 single and 3 composed" in (tmp_path / "elsewhere" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_card_without_numbers(tmp_path: Path):

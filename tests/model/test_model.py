@@ -107,13 +107,13 @@ def spoil(folder: Path, how: str) -> None:
     if how == "no weights":
         weights.unlink()
     elif how == "not json":
-        config.write_text("{")
+        config.write_text("{", encoding="utf-8")
     elif how == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
     else:
-        content = json.loads(config.read_text())
+        content = json.loads(config.read_text(encoding="utf-8"))
         content |= {"width": {"hidden": 10}, "kind": {"model_type": "gru"}}[how]
-        config.write_text(json.dumps(content))
+        config.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

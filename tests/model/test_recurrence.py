@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from deproj.bench import PlainLoop
 from deproj.model.lstm import H0_ADDED, LSTMConfig, LSTMDeprojector
 from deproj.model.recurrence import Buffers, Variant, Weights, unroll
+from deproj.speed.peers import PlainLoop
 
 VARIANTS = [Variant(carried, put_out, 1e-5) for carried in (True, False) for put_out in (True, False)]
 

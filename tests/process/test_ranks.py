@@ -37,7 +37,7 @@ def alike(one: Path, other: Path) -> None:
         assert weights[0]["model.out_h.weight"].dtype == torch.float64
         for key, value in weights[0].items():
             torch.testing.assert_close(weights[1][key], value, rtol=0, atol=1e-5)
-    metrics = [list(csv.DictReader((run / "metrics.csv").open())) for run in (one, other)]
+    metrics = [list(csv.DictReader((run / "metrics.csv").open(encoding="utf-8"))) for run in (one, other)]
     assert [row.keys() for row in metrics[0]] == [row.keys() for row in metrics[1]]
     for rows in zip(*metrics, strict=True):
         for key in ("train/loss", "val/loss"):
@@ -47,7 +47,7 @@ def alike(one: Path, other: Path) -> None:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started by `multiprocessing`."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
@@ -86,8 +86,8 @@ def test_two_processes_are_one_in_a_sweep_too(train: Train, caches: Path, tmp_pa
         "hydra.sweep.dir=sweep",
     ]
     assert start(tmp_path, *sweep).wait() == 1
-    said = (tmp_path / "said").read_text()
-    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    with (tmp_path / "sweep" / "sweep.csv").open(encoding="utf-8") as file:
         failed, done = csv.DictReader(file)
     assert (failed["state"], done["state"]) == ("failed", "done"), said
     assert "the loss became" in failed["error"]
@@ -105,7 +105,7 @@ def test_a_signal_stops_all_and_one_process_goes_on(train: Train, caches: Path, 
     (worker,) = children(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert said.count("stopping after this batch") == 1
     assert f"resume={tmp_path / 'two'}" in said
     assert "Traceback" not in said, said
@@ -123,9 +123,9 @@ def test_a_killed_process_takes_the_others_with_it(victim: str, caches: Path, tm
     os.kill(process.pid if victim == "first" else worker, signal.SIGKILL)
     assert process.wait() == (-9 if victim == "first" else 1)
     if victim == "other":
-        assert "error: process 1 was killed (signal 9)" in (tmp_path / "said").read_text()
+        assert "error: process 1 was killed (signal 9)" in (tmp_path / "said").read_text(encoding="utf-8")
     stat, until = Path(f"/proc/{worker}/stat"), time.monotonic() + 60
-    while stat.exists() and stat.read_text().split()[2] != "Z":
+    while stat.exists() and stat.read_text(encoding="utf-8").split()[2] != "Z":
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.1)
 
@@ -136,9 +136,9 @@ def test_two_nodes(train: Train, caches: Path, tmp_path: Path):
     nodes = ["trainer=ddp", "trainer.devices=1", "trainer.nodes=2", f"data.cache={caches}", "hydra.run.dir=two"]
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(Rank.first_of_node(1, 1).port)}
     both = [start(tmp_path, *SMALL, *nodes, NODE_RANK=str(number), **where) for number in (1, 0)]
-    assert [process.wait() for process in both] == [0, 0], (tmp_path / "said").read_text()
+    assert [process.wait() for process in both] == [0, 0], (tmp_path / "said").read_text(encoding="utf-8")
     alike(tmp_path / "one", tmp_path / "two")
-    assert (tmp_path / "said").read_text().count("Held-out free-running loss") == 1
+    assert (tmp_path / "said").read_text(encoding="utf-8").count("Held-out free-running loss") == 1
 
 
 def test_nodes_of_slurm(monkeypatch: pytest.MonkeyPatch):

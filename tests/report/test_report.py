@@ -97,10 +97,10 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (sweep / "unfinished" / "result.json").unlink()
     (sweep / "unfinished" / "evaluation.json").unlink()
     (sweep / "unmeasured" / "evaluation.json").unlink()
-    (sweep / "broken" / "evaluation.json").write_text('{"raw": ')
-    stored = json.loads((sweep / "a0" / "evaluation.json").read_text())
-    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}))
-    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}))
+    (sweep / "broken" / "evaluation.json").write_text('{"raw": ', encoding="utf-8")
+    stored = json.loads((sweep / "a0" / "evaluation.json").read_text(encoding="utf-8"))
+    (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}), encoding="utf-8")
+    (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}), encoding="utf-8")
 
     assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
     said = capsys.readouterr().out
@@ -113,19 +113,22 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("twice", "the same setting and seed"),
     ):
         assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
-    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    report = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
     single = [row for row in report["rows"] if row["prompts"] == "single"]
     assert [(row["setting"], row["seeds"]) for row in single] == [("all, batch", 2), ("eos_onward, recursive", 1)]
-    values = [json.loads((sweep / name / "evaluation.json").read_text())["single"]["likeness"]["value"] for name in ("a0", "a1")]
+    values = [
+        json.loads((sweep / name / "evaluation.json").read_text(encoding="utf-8"))["single"]["likeness"]["value"]
+        for name in ("a0", "a1")
+    ]
     assert single[0]["values"]["likeness"]["value"] == pytest.approx(np.mean(values), abs=1e-5)
     assert single[0]["differences"]["likeness"]["value"] == 0
     assert single[1]["untrained"] == ["mse words"]
-    page = (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "src='http" not in page
     assert "href='http" not in page
     assert "../sweep/a0/config.yaml" in page
     assert "python -m deproj.train selection=all feed=batch" in page
-    assert (tmp_path / "page" / "report.md").read_text().count("| all, batch | 2 |") == 2
+    assert (tmp_path / "page" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
 
     before = (tmp_path / "page" / "index.html").read_bytes()
@@ -139,7 +142,9 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert run(monkeypatch, str(sweep), "--seeds", "1", "--out", "other") == 0
     assert f"left out: {weights.parent}: not drawn: " in capsys.readouterr().out
     assert len(list((tmp_path / "other" / "pictures").iterdir())) == 2 * 6
-    assert (tmp_path / "other" / "report.md").read_text().count("| all, batch | 2 |") == 2, "its numbers are there"
+    assert (tmp_path / "other" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2, (
+        "its numbers are there"
+    )
     weights.write_bytes(whole)
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -155,7 +160,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
-    config = (sweep / "a1" / "config.yaml").read_text()
+    config = (sweep / "a1" / "config.yaml").read_text(encoding="utf-8")
     own = "_target_: deproj.feed.Batch"
     for old, new, told in (
         ("precision: 32", "precision: bf16", "precision=bf16"),
@@ -163,7 +168,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
         (own, f"{own}\n  share: 0.5", "feed.share=0.5"),
     ):
         assert old in config
-        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new))
+        (sweep / "a1" / "config.yaml").write_text(config.replace(old, new), encoding="utf-8")
         labels = [setting.label for setting in collect([sweep])[0]]
         assert labels == [
             "all, batch",

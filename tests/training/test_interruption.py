@@ -52,7 +52,7 @@ def test_a_signal_stops_with_a_checkpoint(number: int, undisturbed: Path, tmp_pa
     wait_for((tmp_path / "part" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(number)
     assert process.wait() == 128 + number
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert f"python -m deproj.train resume={tmp_path / 'part'}" in said
     assert "Traceback" not in said
     assert start(tmp_path, "resume=part").wait() == 0
@@ -71,7 +71,7 @@ def test_slurm_requeues_a_job_whose_time_is_up(undisturbed: Path, tmp_path: Path
     """The signal is real, SLURM isn't: `scontrol` notes what it is asked."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n', encoding="utf-8")
     scontrol.chmod(0o755)
     cache = f"data.cache={undisturbed / 'cache' / 'samples'}"
     slurm = {"SLURM_JOB_ID": "17", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
@@ -79,14 +79,14 @@ def test_slurm_requeues_a_job_whose_time_is_up(undisturbed: Path, tmp_path: Path
     wait_for((tmp_path / "part" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait() == 128 + signal.SIGUSR1
-    assert (tmp_path / "asked").read_text() == "requeue 17\n"
-    assert "SLURM job 17 requeued." in (tmp_path / "said").read_text()
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "requeue 17\n"
+    assert "SLURM job 17 requeued." in (tmp_path / "said").read_text(encoding="utf-8")
     assert start(tmp_path, *SETTINGS, cache, "hydra.run.dir=part", **slurm).wait() == 0, "the same command goes on"
     process = start(tmp_path, *SETTINGS, cache, "hydra.run.dir=other", SLURM_JOB_ID="18")  # in a container, without scontrol
     wait_for((tmp_path / "other" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait() == 128 + signal.SIGUSR1
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert "SLURM job 18 could not be requeued: scontrol: No such file" in said
     assert "Stopped. To go on: python -m deproj.train resume=" in said
     assert "Traceback" not in said
@@ -109,7 +109,7 @@ def kill_at_random(seed: int, kills: int, undisturbed: Path, tmp_path: Path) -> 
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
     resume = ["resume=part"] if (tmp_path / "part" / "config.yaml").exists() else command
-    assert start(tmp_path, *resume).wait() == 0, (tmp_path / "said").read_text()
+    assert start(tmp_path, *resume).wait() == 0, (tmp_path / "said").read_text(encoding="utf-8")
     ended_alike(undisturbed / "whole", tmp_path / "part")
     return moments
 
@@ -135,14 +135,14 @@ def test_a_killed_sweep_goes_on(undisturbed: Path, tmp_path: Path):
     process.wait()
     assert start(tmp_path, *sweep).wait() == 0
     ended_alike(undisturbed / "whole", tmp_path / "sweep" / "0")
-    assert (tmp_path / "sweep" / "sweep.csv").read_text().count(",done,") == 2
+    assert (tmp_path / "sweep" / "sweep.csv").read_text(encoding="utf-8").count(",done,") == 2
 
 
 def test_two_processes_encode_once(undisturbed: Path, tmp_path: Path):
     quick = [*SETTINGS, "trainer.max_epochs=1", "render=off", "evaluate=0", "data.cache=own"]
     both = [start(tmp_path, *quick, f"hydra.run.dir={name}") for name in "ab"]
     assert [process.wait() for process in both] == [0, 0]
-    assert (tmp_path / "said").read_text().count("waiting for it") >= 1
+    assert (tmp_path / "said").read_text(encoding="utf-8").count("waiting for it") >= 1
     weights = [(tmp_path / name / "deprojector" / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
 
@@ -177,7 +177,7 @@ def test_fewer_epochs_than_a_run_has_behind_it_end_it(train: Train, tmp_path: Pa
     (tmp_path / "run" / "result.json").unlink()
     ended = train("resume=run", "trainer.max_epochs=2", defaults=False)
     assert ended.code == 0, ended.err
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 3
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["epochs"] == 3
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path):
@@ -195,14 +195,14 @@ def test_a_full_disk_keeps_what_was_good(undisturbed: Path, tmp_path: Path):
     quick = [*SETTINGS, "render=off", "evaluate=0", cache, "hydra.run.dir=part"]
     assert start(tmp_path, *quick, "trainer.max_epochs=1").wait() == 0
     before = (tmp_path / "part" / "checkpoints" / "last.ckpt").read_bytes()
-    with (tmp_path / "said").open("w") as said:
+    with (tmp_path / "said").open("w", encoding="utf-8") as said:
         ended = subprocess.run(
             [sys.executable, "-m", "deproj.train", "resume=part", "trainer.max_epochs=3"], cwd=tmp_path, stdout=said, stderr=said,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     assert ended.returncode == 1
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert "error: " in said
     assert "Traceback" not in said
     assert (tmp_path / "part" / "checkpoints" / "last.ckpt").read_bytes() == before
@@ -255,11 +255,11 @@ def test_stopped_early_and_killed_before_its_result(train: Train, tmp_path: Path
     """No epoch more than without the kill."""
     assert train("optimizer.learning_rate=1e-30", "trainer.max_epochs=9", "trainer.patience=2", "hydra.run.dir=run").code == 0
     result = tmp_path / "run" / "result.json"
-    epochs = result.read_text().partition('"epochs": ')[2][:2]
+    epochs = result.read_text(encoding="utf-8").partition('"epochs": ')[2][:2]
     metrics = (tmp_path / "run" / "metrics.csv").read_bytes()
     result.unlink()
     assert train("resume=run", defaults=False).code == 0
-    assert result.read_text().partition('"epochs": ')[2][:2] == epochs
+    assert result.read_text(encoding="utf-8").partition('"epochs": ')[2][:2] == epochs
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == metrics
 
 
@@ -272,26 +272,26 @@ def test_metrics_outlive_kills(tmp_path: Path):
         first.save()
     first.log_metrics({"epoch": 0, "val/loss": 0.25}, 29)
     first.save()
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     assert before.splitlines()[0] == "epoch,step,train/loss,val/loss"
     assert len(before.splitlines()) == 5
     again = MetricsFile(tmp_path / "metrics.csv", 20)
-    assert path.read_text() == before, "nothing is lost by starting"
+    assert path.read_text(encoding="utf-8") == before, "nothing is lost by starting"
     again.log_metrics({"epoch": 0, "train/loss": 29 / 7}, 29)
     again.save()
     again.log_metrics({"epoch": 0, "val/loss": 0.25}, 29)
     again.save()
-    assert path.read_text() == before, "what the checkpoint doesn't have behind it is logged again"
+    assert path.read_text(encoding="utf-8") == before, "what the checkpoint doesn't have behind it is logged again"
     for cut in (before[:-1], before[:-3], before + "0,39", before + "0,39\n", before + "x,y,,\n", before + "0,39,0.1,0.2,0.3\n"):
-        path.write_text(cut)
+        path.write_text(cut, encoding="utf-8")
         third = MetricsFile(tmp_path / "metrics.csv", 40)
         third.log_metrics({"epoch": 1, "train/loss": 0.125}, 39)
         third.save()
         rows = before.splitlines() if cut.startswith(before) else before.splitlines()[:-1]
         if len(rows) == 4:  # the only row with a held-out loss was the cut one
-            assert path.read_text().splitlines()[-1].startswith("1,39,0.125")
+            assert path.read_text(encoding="utf-8").splitlines()[-1].startswith("1,39,0.125")
         else:
-            assert path.read_text().splitlines() == [*rows, "1,39,0.125,"]
+            assert path.read_text(encoding="utf-8").splitlines() == [*rows, "1,39,0.125,"]
 
 
 @pytest.mark.parametrize("name", ["best", "last"])

@@ -122,8 +122,8 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     rows = history(read)
     assert any("train/loss" in row for row in rows)
     (held_out,) = [row["val/loss"] for row in rows if "val/loss" in row]
-    assert held_out == pytest.approx(json.loads((run / "result.json").read_text())["val_loss"])
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert held_out == pytest.approx(json.loads((run / "result.json").read_text(encoding="utf-8"))["val_loss"])
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     (measures,) = [row for row in rows if "composed/conditioning_error" in row]
     assert measures["composed/conditioning_error"] == evaluation["composed"]["conditioning error"]["value"]
 
@@ -147,7 +147,7 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
             assert own.tobytes() == drawn.crop((left, top, left + 160, top + 160)).tobytes(), "as on the sheet"
 
     (shown,) = [row["evaluation"] for row in rows if "evaluation" in row]
-    table = json.loads((files / shown["path"]).read_text())
+    table = json.loads((files / shown["path"]).read_text(encoding="utf-8"))
     assert table["columns"] == ["setting", "seed", "prompts", "measure", "value", "low", "high", "n"]
     entry = evaluation["single"]["fidelity"]
     row = ["eos_onward, recursive", 0, "single", "fidelity", *(entry[key] for key in ("value", "low", "high", "n"))]
@@ -229,7 +229,9 @@ def test_a_job_is_named_by_what_tells_it_from_others(tmp_path: Path):
     choices = {"selection": "all", "feed": "batch", "model": "mlp"}
     assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4"
     settings = choices | {"seed": 4, "logger": "wandb", "data.cache": "/x", "render": "off", "data.split": "0.5"}
-    (tmp_path / "job.json").write_text(json.dumps({"number": 0, "settings": settings, "state": "started", "error": ""}))
+    (tmp_path / "job.json").write_text(
+        json.dumps({"number": 0, "settings": settings, "state": "started", "error": ""}), encoding="utf-8"
+    )
     assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4, data.split=0.5"
 
 
@@ -240,13 +242,13 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(train: Train, tmp_path: Path):
     first.rename(tmp_path / "first")
     assert train("resume=run", "trainer.max_epochs=2", defaults=False).code == 0
     after = records(tmp_path / "run")
-    assert begun(after).run_id == begun(before).run_id == (tmp_path / "run" / "wandb-id").read_text().strip()
+    assert begun(after).run_id == begun(before).run_id == (tmp_path / "run" / "wandb-id").read_text(encoding="utf-8").strip()
     assert begun(after).resume
     assert min(row["trainer/global_step"] for row in history(after) if "train/loss" in row) >= 2, "no step again"
 
 
 def test_a_spoilt_id_begins_a_new_wandb_run(tmp_path: Path):
-    (tmp_path / "wandb-id").write_text("../../elsewhere\n")
+    (tmp_path / "wandb-id").write_text("../../elsewhere\n", encoding="utf-8")
     config = {"choices": {}, "seed": 0}
     assert re.fullmatch("[0-9a-f]{8}", WandbDashboard(config, RunFolder(tmp_path), "mine", False).version)
 
@@ -265,7 +267,7 @@ def test_without_a_server_it_goes_on_offline(
     assert reason in said
     read = records(tmp_path / "run")
     assert exit_code(read) == 0
-    assert begun(read).run_id == (tmp_path / "run" / "wandb-id").read_text().strip()
+    assert begun(read).run_id == (tmp_path / "run" / "wandb-id").read_text(encoding="utf-8").strip()
     assert KEY not in ended.out + ended.err
 
 
@@ -308,7 +310,7 @@ def test_tensorboard_shows_the_same(train: Train, tmp_path: Path):
     assert len(events.Scalars("val/loss")) == 3
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(set(steps)), "no step twice"
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     shown = events.Tensors("evaluation/text_summary")[-1].tensor_proto.string_val[0].decode()
     entry = evaluation["composed"]["fidelity"]
     assert f"| composed | fidelity | {entry['value']} | {entry['low']} | {entry['high']} | {entry['n']} |" in shown

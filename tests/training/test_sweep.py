@@ -17,7 +17,7 @@ Train = Callable[..., Ended]
 
 
 def index(sweep: Path) -> list[dict[str, str]]:
-    with (sweep / "sweep.csv").open() as file:
+    with (sweep / "sweep.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -49,7 +49,7 @@ def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
     assert ended.code == 1
     assert "0 (selection=eos_onward feed=recursive model=lstm seed=0) failed: data.batch_size" in ended.err
     assert "hydra.sweep.dir=sweep" in ended.err, "how to go on"
-    assert "data.batch_size" in (tmp_path / "sweep" / "0" / "train.log").read_text(), "in its own log"
+    assert "data.batch_size" in (tmp_path / "sweep" / "0" / "train.log").read_text(encoding="utf-8"), "in its own log"
     rows = index(tmp_path / "sweep")
     assert [row["state"] for row in rows] == ["failed", "done"]
     assert "at least 1; got 0" in rows[0]["error"]
@@ -58,14 +58,15 @@ def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
 def test_a_bug_in_a_job_leaves_its_traceback_in_the_jobs_log(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "broken.py").write_text(
         "from deproj.selection import TokenSelection\n"
-        "class Broken(TokenSelection):\n    def plan(self, place, length):\n        return 1 / 0\n"
+        "class Broken(TokenSelection):\n    def plan(self, place, length):\n        return 1 / 0\n",
+        encoding="utf-8",
     )
     (tmp_path / "own" / "selection").mkdir(parents=True)
-    (tmp_path / "own" / "selection" / "broken.yaml").write_text("_target_: broken.Broken\n")
+    (tmp_path / "own" / "selection" / "broken.yaml").write_text("_target_: broken.Broken\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     ended = train("--config-dir=own", "-m", "selection=broken,all", "feed=batch", "hydra.sweep.dir=sweep")
     assert ended.code == 1
-    log = (tmp_path / "sweep" / "0" / "train.log").read_text()
+    log = (tmp_path / "sweep" / "0" / "train.log").read_text(encoding="utf-8")
     assert "Traceback" in log
     assert "ZeroDivisionError" in log
     assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "done"]
@@ -155,7 +156,7 @@ def test_a_job_that_is_killed_is_told(launcher: str, caches: Path, tmp_path: Pat
     (victim,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "1" / ".lock") in locked(pid)]
     os.kill(victim, signal.SIGKILL)
     assert process.wait() == 1
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert "Traceback" not in said
     assert "error: the launcher has ended the sweep" in said
     assert "2 jobs, 1 done, 1 killed" in said
@@ -167,7 +168,7 @@ def descendants(pid: int) -> set[int]:
     """All processes that a process has started, and these."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
+        for child in map(int, task.read_text(encoding="utf-8").split()):
             found |= {child} | descendants(child)
     return found
 
@@ -182,7 +183,7 @@ def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
     wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert "1 job, 1 interrupted" in said
     assert said.splitlines()[-1].endswith("hydra.sweep.dir=sweep")
     assert "Traceback" not in said
@@ -197,7 +198,7 @@ def test_a_signal_to_a_sweep_that_waits_for_its_jobs(launcher: str, caches: Path
     process.send_signal(signal.SIGTERM)
     try:
         assert process.wait(60) == 143
-        said = (tmp_path / "said").read_text()
+        said = (tmp_path / "said").read_text(encoding="utf-8")
         assert "Traceback" not in said
         state = {"joblib": "killed", "processes": "started: still at work, without this command"}[launcher]
         assert f"model=lstm seed=0) {state}\n" in said
@@ -223,7 +224,7 @@ def test_optuna_searches(train: Train, tmp_path: Path):
     assert train(*search).code == 0
     rows = index(tmp_path / "sweep")
     assert len({row["optimizer.learning_rate"] for row in rows}) == 3
-    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text()
+    best = (tmp_path / "sweep" / "optimization_results.yaml").read_text(encoding="utf-8")
     assert str(min(float(row["val_loss"]) for row in rows)) in best
     assert train(*search).out.count("nothing to do") == 3, "the same trials again"
 
@@ -233,7 +234,10 @@ def test_slurm_differs_from_processes_in_name_and_resources_only(train: Train, t
 
     from deproj.settings.shipped import CONF
 
-    here, slurm = (yaml.safe_load((CONF / "hydra" / "launcher" / f"{name}.yaml").read_text()) for name in ("processes", "slurm"))
+    here, slurm = (
+        yaml.safe_load((CONF / "hydra" / "launcher" / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("processes", "slurm")
+    )
     resources = {"cpus_per_task", "gpus_per_node", "max_num_timeout", "mem_gb", "partition", "signal_delay_s", "timeout_min"}
     assert (here.pop("defaults"), slurm.pop("defaults")) == (["submitit_local"], ["submitit_slurm"])
     assert set(here) <= set(slurm) <= resources

@@ -1,0 +1,98 @@
+"""The wheel, installed where there is no checkout, does what the checkout does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import deproj
+
+ROOT = Path(__file__).parents[1]
+TINY = ("data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "sd.steps=3", "evaluate=2")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a venv with the wheel in it; all but deproj it takes from the environment of the tests."""
+    top = tmp_path_factory.mktemp("installed")
+    source = top / "source"
+    for name in ("deproj", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    made = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(top), str(source))
+    subprocess.run([*pip, *made], check=True, timeout=250)
+    venv.create(top / "venv", with_pip=False)
+    scheme = {"base": str(top / "venv"), "platbase": str(top / "venv")}
+    site = Path(sysconfig.get_path("purelib", "venv", vars=scheme))
+    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (wheel,) = top.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True, timeout=250)
+    shutil.rmtree(source)
+    return Path(sysconfig.get_path("scripts", "venv", vars=scheme)) / ("python.exe" if os.name == "nt" else "python")
+
+
+@pytest.fixture(scope="module")
+def run(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs Python in an empty folder, and returns what it prints."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def command(*arguments: str) -> str:
+        ended = subprocess.run(
+            [python, *arguments], cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=280
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        return ended.stdout
+
+    return command
+
+
+def test_it_is_the_installed_one_and_knows_its_version(run: Callable[..., str], python: Path):
+    said = run("-c", "import deproj, importlib.metadata as m; print(deproj.__file__); print(m.version('deproj'))").split()
+    assert Path(said[0]).is_relative_to(python.parents[1])
+    assert said[1] == deproj.__version__
+    listed = run("-m", "deproj")
+    assert all(f"  {name} " in listed for name in ("train", "evaluate", "report", "generate", "demo", "bench"))
+
+
+def test_it_trains_draws_measures_and_compares(run: Callable[..., str]):
+    run("-m", "deproj", "train", "hydra.run.dir=run", *TINY)
+    run("-m", "deproj.train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", "render=off", *TINY[:-1], "evaluate=0")
+    run("-m", "deproj.generate", "run", "cat, maid", "--sampler-steps", "3", "--compare")
+    run("-m", "deproj.evaluate", "run", "--count", "2")
+    run("-m", "deproj.report", "run", "--seeds", "1")
+    use = (
+        "from deproj.pipeline import DeprojectorPipeline\n"
+        "pipe = DeprojectorPipeline.from_pretrained('pixel', 'all-batch')\n"
+        "assert pipe('cat, maid', num_inference_steps=2).images[0].size == (32, 32)\n"
+        "import pathlib, json; print(json.dumps(sorted(path.as_posix() for path in pathlib.Path().glob('*/*'))))"
+    )
+    there = json.loads(run("-c", use))
+    assert {"run/evaluation.json", "run/deprojector", "sweep/sweep.csv", "pictures/sheet.png", "report/index.html"} <= set(there)
+
+
+def test_every_folder_is_in_the_package():
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(content["tool"]["setuptools"]["packages"])
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "deproj").rglob("__init__.py")}
+    assert listed == there | {"deproj.conf"}
+
+
+def test_every_extra_that_a_message_names_is_there():
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = set(content["project"]["optional-dependencies"])
+    for path in (ROOT / "deproj").rglob("*.py"):
+        for part in path.read_text(encoding="utf-8").split("deproj[")[1:]:
+            assert set(part.partition("]")[0].split(",")) <= extras, path
