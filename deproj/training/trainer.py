@@ -9,11 +9,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
 from deproj.process.errors import UserError
 from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.progress import SILENT, Progress
 from deproj.runs.folder import RunFolder
 from deproj.training.callbacks import LevelMemory, StopOnSignal
 from deproj.training.checkpoints import Behind, RunCheckpoint, WholeCheckpoints
@@ -21,6 +22,7 @@ from deproj.training.dashboards import Dashboard
 from deproj.training.metrics_file import MetricsFile
 from deproj.training.parts import Parts, Pictures
 from deproj.training.place import Place
+from deproj.training.progress import EpochLines
 from deproj.training.settings import RunSettings
 
 __all__ = ["Training", "seed_everything"]
@@ -56,13 +58,13 @@ class Training:
         before: Behind,
         folder: RunFolder,
         interruption: Interruption,
+        progress: Progress,
     ) -> Training:
         """Makes the trainer; only rank zero logs, draws and shows progress."""
-        shown = chosen.trainer.progress and place.first
         callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=chosen.trainer.patience)]
         callbacks += [StopOnSignal(interruption, folder.last_checkpoint), LevelMemory()]
-        callbacks += [TQDMProgressBar(refresh_rate=5)] * shown
         callbacks += [] if pictures.benchmark is None else [pictures.benchmark]
+        callbacks += [EpochLines(progress)] * (progress is not SILENT)
         callbacks += [RunCheckpoint(folder.checkpoints)]
         trainer = pl.Trainer(
             default_root_dir=folder.path,
@@ -74,7 +76,7 @@ class Training:
             callbacks=callbacks,
             plugins=WholeCheckpoints(),
             gradient_clip_val=chosen.trainer.gradient_clip_val,
-            enable_progress_bar=shown,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, len(parts.data.train_dataloader())),
