@@ -4,7 +4,7 @@ An `Expression` is a weighted sum of differences to the empty prompt's embedding
 
     e = sum(w_i (e_i - e0)) + e0
 
-of texts, pictures and embeddings. Sums, weights, subtraction, means and interpolation all give one again:
+of texts, pictures and embeddings. Sums, weights, subtraction, means and interpolation are expressions again:
 
     text("1girl") + 1.2 * text("red hair") - "black skirt"      mean("cat", "maid")      between("cat maid", "1boy", 0.3)
 
@@ -62,7 +62,7 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture, whose embedding CLIP's image encoder gives."""
+    """A picture, whose embedding CLIP's image encoder computes."""
 
     image: Image
 

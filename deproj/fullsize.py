@@ -73,13 +73,13 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
     import torch  # with transformers and diffusers: seconds, and a full disk is told before
 
-    from deproj.clip.encoder import quiet_transformers
+    from deproj.process.quiet import quiet_loading
 
     torch.manual_seed(seed)
     unfinished = parent / f".{out.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
-        with quiet_transformers(), torch.no_grad():
+        with quiet_loading(), torch.no_grad():
             tokenizer = make_tokenizer(shapes.vocabulary)
             text_encoder = make_clip(shapes, tokenizer, unfinished / "clip")
             make_pipeline(shapes, tokenizer, text_encoder, unfinished / "sd")
@@ -89,7 +89,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
 
 def make_tokenizer(size: int) -> Any:
-    """The pixel world's tokenizer with tokens that no text gives between its own and SOS and EOS, which come last."""
+    """The pixel world's tokenizer with tokens that no text contains between its own and SOS and EOS, which come last."""
     from transformers import CLIPTokenizer  # see `make`
 
     from deproj.pixel.parts import EOS, PLACES, SOS
@@ -109,7 +109,7 @@ def make_tokenizer(size: int) -> Any:
 
 
 def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
-    """Writes a CLIP and gives its text tower as a pipeline has it, both in float16."""
+    """Writes a CLIP and returns its text tower as a pipeline has it, both in float16."""
     # see `make`
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 

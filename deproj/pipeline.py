@@ -4,7 +4,7 @@
     pipe("cat, maid").images[0]
 
 The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`, which may be given another
-scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` gives:
+scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` returns:
 
     img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     states, negative = pipe.encode_prompt("cat, maid")
@@ -49,7 +49,7 @@ class DeprojectorPipeline:
         encoder: the text encoder that the deprojector inverts.
         model: the deprojector.
         pictures: CLIP's image encoder, or None where pictures can't be taken.
-        steps, guidance: of the sampler, where a call doesn't say.
+        steps, guidance: of the sampler, where a call doesn't set them.
         chunk: pictures to draw at once where there are many.
 
     Args:
@@ -248,7 +248,7 @@ class DeprojectorPipeline:
     def with_negative(
         self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` gives them."""
+        """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` returns them."""
         given = self.read(as_list("" if negative_prompt is None else negative_prompt, None, None), pictures)
         if len(given) not in (1, len(states)):
             raise UserError(f"there are {len(given)} negative prompts for {len(states)} prompts; give one, or as many.")
@@ -285,7 +285,7 @@ class DeprojectorPipeline:
             options: of the diffusers pipeline's call, as `output_type` or `callback_on_step_end`.
 
         Returns:
-            What the diffusers pipeline gives, with `images`.
+            What the diffusers pipeline returns, with `images`.
 
         Raises:
             UserError: for prompts that can't be read, and for options that there aren't, which diffusers would pass over.
@@ -314,7 +314,7 @@ class DeprojectorPipeline:
         Args:
             states, negative: (B, 77, D), as `encode_prompt` returns them.
             seeds: one a picture.
-            options: of the diffusers pipeline's call, as `callback_on_step_end`.
+            options: of `deproj.draw.renderer.draw`, and of the diffusers pipeline's call.
         """
         return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 
@@ -343,7 +343,7 @@ def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
 
 
 def selection_of(model: Deprojector) -> TokenSelection | None:
-    """The selection that a model says it was trained on, if that is one of those that are shipped."""
+    """The selection that a model was trained on, if that is one of those that are shipped."""
     node = {key: value for key, value in (model.provenance.get("selection") or {}).items() if key != "name"}
     if not node or foreign_classes({"selection": node}, ("selection",)):
         return None

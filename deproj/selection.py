@@ -1,6 +1,6 @@
 """Token selections: which states a model is trained on, and in which order.
 
-A selection looks at the lengths alone and gives the order (which position of the encoder's output
+A selection looks at the lengths alone and returns the order (which position of the encoder's output
 stands at each place of the sequence) and the weight of each place. Place 0 is always SOS, weight 0.
 With L the length (SOS and EOS counted) and T = 77 places:
 
@@ -25,7 +25,7 @@ PLACES = 77
 
 @dataclass(frozen=True)
 class Plan:
-    """What a selection says of B prompts.
+    """The order and the weights of the places of B prompts.
 
     Attributes:
         order: the position at each place, (B, 77) int64, a permutation of 0..76 in every row.

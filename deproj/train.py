@@ -27,6 +27,7 @@ from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone, remove_unused
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import node_number
+from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
 from deproj.runs.settle import settle
 from deproj.settings.messages import explain, typed
@@ -55,7 +56,7 @@ OmegaConf.register_new_resolver("deproj.run_dir", run_dir, use_cache=True, repla
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> float:
-    """One Hydra job; gives the best held-out loss, which a sweeper may minimise: infinity where a sweep's job fails."""
+    """One Hydra job; returns the best held-out loss, which a sweeper may minimise: infinity where a sweep's job fails."""
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
@@ -82,7 +83,9 @@ def job(cfg: DictConfig) -> float:
             busy = f"another process is at work on {folder}; wait for it, or end it."
             with alone(RunFolder(folder).lock, refusal=busy) if first else contextlib.nullcontext():
                 become("started")
-                loss = run(config, folder, interruption)
+                # jobs of a sweep may share a terminal: each line says whose it is
+                shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
+                loss = run(config, folder, interruption, progress=shown)
             become("done")
             return loss
     except Interrupted as stopped:
@@ -157,7 +160,7 @@ def main() -> int:
                 raise UserError("there is no SLURM here (no srun); hydra/launcher=processes is the same without it.") from None
             if sweep_at_hand() is None:
                 raise
-            # A job's own errors don't come here, so it is the launcher's: a process of a job was killed, say.
+            # A job's own errors don't come here, so it is the launcher's: a process of a job was killed, for example.
             first = (str(error).strip().splitlines() or [""])[0]
             raise UserError(f"the launcher has ended the sweep ({type(error).__name__}: {first[:200]})") from error
 

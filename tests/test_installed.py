@@ -26,7 +26,7 @@ TINY = ("data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_e
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a venv with the wheel of the source archive in it; all but deproj it takes from the tests' environment."""
+    """The interpreter of a venv with the wheel of the source archive; all else it takes from the tests' environment."""
     top = tmp_path_factory.mktemp("installed")
     source = top / "source"
     for name in ("deproj", "conf"):

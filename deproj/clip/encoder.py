@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from deproj.pixel import local
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
+from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
@@ -109,7 +109,7 @@ class TextEncoder:
         where = locate(pipeline)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
-            with quiet_transformers():
+            with quiet_loading():
                 model, info = CLIPTextModel.from_pretrained(
                     where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True
                 )
@@ -176,24 +176,6 @@ class TextEncoder:
         return embedding @ self.projection.T
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from listing the image encoder's weights as unexpected, and from a progress bar for
-    a second's work. What is missing is checked by us."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def find_final_norm(model: Any) -> nn.LayerNorm:
     # transformers flattened CLIPTextModel in 5.6; before that the norm sat in .text_model
     inner = getattr(model, "text_model", model)
@@ -232,7 +214,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     clip = local(clip, "clip")
     reach(clip, "config.json", "CLIP")
     try:
-        with quiet_transformers():
+        with quiet_loading():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None

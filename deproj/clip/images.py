@@ -24,11 +24,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from deproj.clip.distance import EmbeddingDistance
-from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
+from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.pixel import NAME, local
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
+from deproj.process.quiet import quiet_loading
 
 __all__ = ["ImageEncoder", "open_picture", "open_pictures"]
 
@@ -100,7 +101,7 @@ class ImageEncoder:
     ) -> None:
         if encoder.projection is None or encoder.deprojection is None:
             raise UserError("no CLIP projection is known: load the encoder with clip set.")
-        with quiet_transformers():
+        with quiet_loading():
             from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
         if pictures is None and str(clip) == NAME:
             pictures = drawings()
@@ -109,7 +110,7 @@ class ImageEncoder:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")
         reach(where, "config.json", "CLIP")
         try:
-            with quiet_transformers():
+            with quiet_loading():
                 model, info = CLIPVisionModelWithProjection.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
                 self.processor = CLIPImageProcessor.from_pretrained(where)
         except LOAD_ERRORS as error:
@@ -142,7 +143,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def project(self, images: Sequence[Image.Image]) -> Tensor:
-        """Projected embeddings z of pictures, (B, D), as CLIP gives them."""
+        """Projected embeddings z of pictures, (B, D), as CLIP computes them."""
         pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
         embedded: Tensor = self.model(pixel_values=pixels.to(self.model.device)).image_embeds
         return embedded

@@ -45,7 +45,7 @@ class Mix:
         """`count` training samples: no part of them and no whole is held out.
 
         Args:
-            fits: tells whether a joined text fits without being truncated; by default all do.
+            fits: returns whether a joined text fits without being truncated; by default all do.
         """
         texts, rng = source.training(seed), random.Random(f"mix {seed}")
         for number in range(count):

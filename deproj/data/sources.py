@@ -72,11 +72,11 @@ class PromptSource(ABC):
 
 @dataclass(frozen=True)
 class GrammarPrompts(PromptSource):
-    """Captions by the pixel world's grammar. Held out is what its `grammar.held_out` says, and the benchmark prompts."""
+    """Captions by the pixel world's grammar. Held out are those that `grammar.held_out` names, and the benchmark prompts."""
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the grammar says: of its first texts, trained on and held out, and of the attributes that it knows."""
+        """A hash of what the grammar produces: of its first texts, trained on and held out, and its attributes."""
         said = [*itertools.islice(self.training(0), 1000), *grammar.held_out_prompts(100), repr(ATTRIBUTES)]
         return "grammar-" + hashlib.blake2b("\n".join(said).encode(), digest_size=16).hexdigest()
 

@@ -28,10 +28,10 @@ __all__ = ["SdSettings", "StableDiffusion"]
 
 @dataclass(frozen=True)
 class SdSettings:
-    """The settings under ``sd``: what tells one Stable Diffusion from another.
+    """The settings under ``sd``: which Stable Diffusion, and how it samples.
 
     Attributes:
-        name: ``pixel`` for the miniature world, else a name for people.
+        name: ``pixel`` for the miniature world, else any name, which messages use.
         path: folder or hub id of the pipeline.
         clip: folder or hub id of its CLIP, or None.
         steps: of the sampler, DPM-Solver++.

@@ -3,7 +3,7 @@
 A setting has S runs that differ in their seed alone. As in `deproj.measure.metrics`, a number is Σ a / Σ b, here over seeds and
 prompts. Its 95 % interval is put together of two: a percentile bootstrap over prompts, the same ones for all seeds, and
 Student's t over the seeds, half-widths added as squares. (A bootstrap over three seeds is no wider than from the least to the
-largest, and covers some 75 % where seeds dominate.) With one seed the interval says nothing about training again.
+largest, and covers some 75 % where seeds dominate.) With one seed the interval does not cover training again.
 """
 
 from __future__ import annotations

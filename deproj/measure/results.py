@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LeftOut", "Result", "Setting", "collect", "describe"]
 
-#: What tells no setting from another: where and how long it ran, how it was shown, and its seed.
+#: What does not distinguish settings: where and how long it ran, how it was shown, and its seed.
 NO_SETTING = (
     *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "data.keep"),
     *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs", "trainer.devices", "trainer.nodes"),
@@ -71,7 +71,7 @@ class Setting:
     """Runs that differ in their seed alone.
 
     Attributes:
-        label: what tells it from the other settings at hand.
+        label: what distinguishes it from the other settings at hand.
     """
 
     label: str
@@ -122,7 +122,7 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
         mean: whether to read its measures with composed prompts as means.
 
     Raises:
-        UserError: that says what it lacks.
+        UserError: that names what it lacks.
     """
     try:
         evaluation = run.read_evaluation(mean)
@@ -137,7 +137,7 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
     config = run.read_config()
     try:
         name, rank = name_of(config["choices"])
-        extra = {key: new for key, (_, new) in differences(defaults, config).items() if tells_apart(key)}
+        extra = {key: new for key, (_, new) in differences(defaults, config).items() if distinguishes(key)}
         if config["init_from"]:
             extra["init_from"] = "another run"
         if mean:
@@ -157,8 +157,8 @@ def name_of(choices: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
     return f"{selection}, {feed}", (0, place_of(selection), feed)
 
 
-def tells_apart(key: str) -> bool:
-    """Whether a setting tells one run from another."""
+def distinguishes(key: str) -> bool:
+    """Whether a setting distinguishes runs."""
     own = key.startswith(("model.", "selection.", "feed.")) and not key.endswith("._target_")
     return own or not key.startswith(NO_SETTING)
 
@@ -220,7 +220,7 @@ def of_one_world(results: list[Result]) -> tuple[list[Result], list[LeftOut]]:
 
 
 def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:
-    """Settings, each labelled by what tells its runs from the others at hand."""
+    """Settings, each labelled by what distinguishes its runs from the others at hand."""
     runs = [result.extra for result in results if result.seed is not None]
 
     def told(result: Result) -> list[str]:
@@ -238,7 +238,7 @@ def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:
 
 
 def describe(model: Deprojector, run: RunFolder, result: RunResult) -> None:
-    """Stores in a model what its card says of its run: losses, numbers, the command, and the sheet of benchmark prompts."""
+    """Stores in a model what its card reports of its run: losses, numbers, the command, and the sheet of benchmark prompts."""
     told: dict[str, Any] = {"command": train_again(run.read_config())}
     told |= {"val_loss": result.val_loss, "epochs": result.epochs}
     if run.evaluation().is_file():

@@ -9,7 +9,7 @@ f = 0: the mean of independent runs; f = 1: all members go on from the same stat
 
 **Splice.** Two models, `first` and `rest`, whose orders may differ. The states of both are put back to positions, as if the
 prompt had n words; positions 1 to n are those of `first`, the positions from n + 1 on, EOS and padding, those of `rest`. So a
-words_eos and an eos_onward model give a whole sequence, in the order of `all`. n is fixed, or told for each prompt by a
+words_eos and an eos_onward model make a whole sequence, in the order of `all`. n is fixed, or predicted for each prompt by a
 `LengthHead` from its embedding.
 """
 
@@ -68,18 +68,18 @@ def check_together(members: Sequence[Deprojector]) -> None:
 
 
 def learnt(model: Deprojector) -> dict[str, Any]:
-    """The selection that a model was trained on, as its provenance tells; empty where it tells nothing."""
+    """The selection that a model was trained on, as its provenance names it; empty where it names none."""
     return dict(model.provenance.get("selection") or {})
 
 
 def provenance_of(members: Sequence[Deprojector], selection: dict[str, Any]) -> dict[str, Any]:
-    """What a combination's own provenance says; its members keep theirs."""
+    """The provenance of a combination; its members keep theirs."""
     return {"encoder": members[0].provenance.get("encoder"), "selection": selection}
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """An ensemble's members, as `Deprojector.stored` gives them.
+    """An ensemble's members, as `Deprojector.stored` returns them.
 
     Attributes:
         width: D, of a state.
@@ -180,11 +180,11 @@ class LengthHead(nn.Module):
 
 @dataclass(frozen=True)
 class SpliceConfig:
-    """A splice's two models, as `Deprojector.stored` gives them.
+    """A splice's two models, as `Deprojector.stored` returns them.
 
     Attributes:
         width: D, of a state.
-        words: n, 0 to 75, or None where a head tells it.
+        words: n, 0 to 75, or None where a head predicts it.
     """
 
     width: int
@@ -215,12 +215,12 @@ class Splice(Combined):
         """A splice of copies of two models.
 
         Args:
-            first: gives the words: it learnt all, words_eos or words_eos_reversed.
-            rest: gives EOS and padding: it learnt all or eos_onward.
-            words: how many states are the first model's, or the head that tells it for each prompt.
+            first: the model of the words: it learnt all, words_eos or words_eos_reversed.
+            rest: the model of EOS and padding: it learnt all or eos_onward.
+            words: how many states are the first model's, or the head that predicts it for each prompt.
 
         Raises:
-            UserError: for models of different encoders, or that didn't learn what they are to give.
+            UserError: for models of different encoders, or that didn't learn what is taken from them.
         """
         fixed = None if isinstance(words, LengthHead) else words
         config = SpliceConfig(len(first.sos), [first.stored(), rest.stored()], fixed)
@@ -228,7 +228,7 @@ class Splice(Combined):
         for model, region, what in ((first, slice(1, 5), "words"), (rest, slice(6, PLACES), "padding")):
             plan = order_of(model)(torch.tensor([7]))
             if not plan.restore(plan.weight[:, :, None])[0, region].all():
-                raise UserError(f"selection={learnt(model).get('name')} didn't learn {what}, so it can't give them to a splice.")
+                raise UserError(f"selection={learnt(model).get('name')} didn't learn {what}, so a splice can't take them.")
         projected = first.deprojection is not None and rest.deprojection is not None
         selection = {"_target_": "deproj.selection.AllTokens", "name": "all"}
         made = cls(config, projected, provenance_of([first, rest], selection))

@@ -158,8 +158,16 @@ def unroll(
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             outputs = _Unroll.apply(variant, places, work, buffers, fed, h0, skip, *weights)  # type: ignore[no-untyped-call]
         else:
-            outputs = _forward(variant, places, work, buffers.lease(), fed, h0, skip, weights, keep=False)[0]
+            outputs = _forward(_Way(variant, work, buffers.lease()), weights, h0, skip, places, fed, keep=False)[0]
     return outputs.transpose(0, 1)
+
+
+class _Way(NamedTuple):
+    """How a pass computes: the variant of the equations, the dtype of the products, and the memory that it uses."""
+
+    variant: Variant
+    work: torch.dtype
+    lease: Lease
 
 
 class _Columns(NamedTuple):
@@ -198,17 +206,10 @@ class _Kept(NamedTuple):
 
 
 def _forward(
-    variant: Variant,
-    places: int,
-    work: torch.dtype,
-    lease: Lease,
-    fed: Tensor | None,
-    h0: Tensor,
-    skip: Tensor,
-    w: Weights,
-    keep: bool,
+    way: _Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Tensor | None, keep: bool
 ) -> tuple[Tensor, _Kept]:
     """Outputs (P, B, D), and what backward needs if it is to be kept; `fed` is (P, B, D)."""
+    variant, work, lease = way
     (b, hidden), d = h0.shape, skip.shape[1]
     full, device, eps = h0.dtype, h0.device, variant.eps
     at = _Columns.of(variant, d, hidden)
@@ -286,7 +287,8 @@ class _Unroll(torch.autograd.Function):
         skip: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        y, kept = _forward(variant, places, work, buffers.lease(), fed, h0, skip, Weights(*weights), keep=True)
+        way = _Way(variant, work, buffers.lease())
+        y, kept = _forward(way, Weights(*weights), h0, skip, places, fed, keep=True)
         # What autograd saves, it lets go of after backward. The buffers hang on such a tensor, so that they are free
         # for the next step even while this one's loss is still referred to.
         token = torch.empty(0)
@@ -301,33 +303,78 @@ class _Unroll(torch.autograd.Function):
         weights, buffers = Weights(*rest), ctx.buffers
         with torch.autocast(states.device.type, enabled=False):
             if token.kept is None:  # a second backward: the first has used up what was kept
-                fed = states if ctx.fed else None
-                again = _forward(ctx.variant, len(states), ctx.work, buffers.lease(), fed, h0, skip, weights, keep=True)
-                token.kept = again[1]
+                way = _Way(ctx.variant, ctx.work, buffers.lease())
+                token.kept = _forward(way, weights, h0, skip, len(states), states if ctx.fed else None, keep=True)[1]
             kept, token.kept = token.kept, None
-            fed_wanted = ctx.needs_input_grad[4]
-            found = _backward(ctx.variant, ctx.work, buffers.lease(), kept, weights, states, ctx.fed, grads[0], fed_wanted)
-        return (None, None, None, None, *found)
+            way = _Way(ctx.variant, ctx.work, buffers.lease())
+            found = _backward(way, weights, kept, states, ctx.fed, ctx.needs_input_grad[4], grads[0])
+        return (None, None, None, None, found.fed, found.h0, found.skip, *found.weights)
 
 
-def _backward(
-    variant: Variant,
-    work: torch.dtype,
-    lease: Lease,
-    kept: _Kept,
-    w: Weights,
-    states: Tensor,
-    fed: bool,
-    dy_all: Tensor,
-    fed_wanted: bool,
+class _Gradients(NamedTuple):
+    """Of the inputs and of the weights; those of the frozen norm are None, and so is that of `fed` where nobody asks for it."""
+
+    fed: Tensor | None
+    h0: Tensor
+    skip: Tensor
+    weights: tuple[Tensor | None, ...]  # in the order of `Weights`
+
+
+class _NormGradients(NamedTuple):
+    """Of the weights and biases of the three norms inside the recurrence, added up over the places."""
+
+    x_weight: Tensor
+    x_bias: Tensor
+    c_weight: Tensor
+    c_bias: Tensor
+    h_weight: Tensor
+    h_bias: Tensor
+
+    @classmethod
+    def zeros(cls, w: Weights) -> _NormGradients:
+        return cls(*(torch.zeros_like(getattr(w, name)) for name in cls._fields))
+
+
+def _weight_gradients(
+    way: _Way, kept: _Kept, at: _Columns, dgates: Tensor, dz: Tensor, norms: _NormGradients
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of fed, h0, skip and the weights.
+    """Gradients in the order of `Weights`: each weight's is one product over all places.
+
+    Args:
+        dgates: gradients of the gates before their nonlinearities, (P, B, 4H).
+        dz: gradients of the outputs before their norm, (P, B, D).
+    """
+    places, b, hidden = kept.raw_c.shape
+    full = kept.z.dtype
+    flat_gates, flat_dz, rows = dgates.view(-1, 4 * hidden), dz.view(places * b, -1), kept.rows.view(-1, at.normed.stop)
+    before, after = rows[: places * b], rows[b:]
+
+    def product(of: Tensor, inputs: Tensor) -> Tensor:
+        return (of.T @ inputs).to(full)
+
+    found: dict[str, Tensor | None] = {
+        "w_ih": product(flat_gates, before[:, at.normed]),
+        "w_hh": product(flat_gates, before[:, at.carried]),
+        "b_gates": flat_gates.sum(0).to(full),  # added up in float32 also in bfloat16
+        **norms._asdict(),
+        "w_h": product(flat_dz, after[:, at.put]),
+        "w_x": product(flat_dz, after[:, at.x]),
+        "y_weight": None,  # frozen
+        "y_bias": None,
+    }
+    return tuple(found[name] for name in Weights._fields)
+
+
+def _backward(way: _Way, w: Weights, kept: _Kept, states: Tensor, fed: bool, fed_wanted: bool, dy_all: Tensor) -> _Gradients:
+    """Gradients of all that forward takes.
 
     Args:
         kept: used up: where all dtypes are one, the gates' gradients take the gates' place.
         states: what was fed, or, where it fed itself, the outputs, (P, B, D).
+        fed_wanted: whether anybody asks for the gradient of what was fed.
         dy_all: gradient of the outputs, (P, B, D).
     """
+    variant, work, lease = way
     places, b, hidden = kept.raw_c.shape
     d, full, device = states.shape[2], states.dtype, states.device
     at = _Columns.of(variant, d, hidden)
@@ -337,8 +384,7 @@ def _backward(
     di, df, dg, do = dact.chunk(4, 1)
     dx, dskip, zeros = torch.zeros_like(states[0]), torch.zeros_like(states[0]), torch.zeros_like(kept.raw_c[0])
     dh0, dh_next, dc_next, first_x = zeros.clone(), zeros, zeros, torch.zeros_like(states[0])
-    d_norms = [torch.zeros_like(weight) for weight in w[3:9]]
-    (dx_weight, dx_bias, dc_weight, dc_bias, dh_weight, dh_bias) = d_norms
+    norms = _NormGradients.zeros(w)
     if fed:  # nothing below y flows from place to place: one call for all
         x_norm, y_norm = kept.fed_norms[:2], kept.fed_norms[2:]
         dz_whole = _norm_backward(dy_all, kept.z, (d,), *y_norm, w.y_weight, w.y_bias, (True, False, False))[0]
@@ -369,14 +415,14 @@ def _backward(
         gates, tanh = kept.gates[p], torch.tanh(kept.raw_c[p])
         i, f, g, o = gates.chunk(4, 1)
         dh, dw, db = _norm_backward(dh, o * tanh, (hidden,), *h_norm, w.h_weight, w.h_bias, (True, True, True))
-        dh_weight += dw
-        dh_bias += db
+        norms.h_weight.add_(dw)
+        norms.h_bias.add_(db)
         if p == places - 1:
             dc = zeros.clone()
         else:
             dc, dw, db = _norm_backward(dc_next, kept.raw_c[p], (hidden,), *c_norm, w.c_weight, w.c_bias, (True, True, True))
-            dc_weight += dw
-            dc_bias += db
+            norms.c_weight.add_(dw)
+            norms.c_bias.add_(db)
         dc += _tanh_backward(dh * o, tanh)
         torch.mul(dc, g, out=di)
         c_before = _norm(kept.raw_c[p - 1], (hidden,), w.c_weight, w.c_bias, variant.eps)[0] if p else zeros
@@ -398,34 +444,15 @@ def _backward(
             x = states[p - 1] if p else first_x
             through, dw, db = _norm_backward(dnormed, x, (d,), *x_norm_p, w.x_weight, w.x_bias, (True, True, True))
             dx = dx + through
-            dx_weight += dw
-            dx_bias += db
+            norms.x_weight.add_(dw)
+            norms.x_bias.add_(db)
     dh0 += dh_next  # h0 is also the first carried state
     del in_product, out_product  # room for the weights' gradients
-    flat_gates, flat_dz, rows = dgates.view(-1, 4 * hidden), dz_all.view(-1, d), kept.rows.view(-1, at.normed.stop)
-    before, after = rows[: places * b], rows[b:]
     d_fed = None
     if fed:
-        dnormed_all = (flat_gates @ w.w_ih.to(work)).view(places, b, d).to(full)
-        d_fed, dx_weight, dx_bias = _norm_backward(
-            dnormed_all, states, (d,), *x_norm, w.x_weight, w.x_bias, (fed_wanted, True, True)
-        )
+        dnormed_all = (dgates.view(-1, 4 * hidden) @ w.w_ih.to(work)).view(places, b, d).to(full)
+        d_fed, dw, db = _norm_backward(dnormed_all, states, (d,), *x_norm, w.x_weight, w.x_bias, (fed_wanted, True, True))
+        norms = norms._replace(x_weight=dw, x_bias=db)
         if fed_wanted:
-            d_fed = d_fed + (flat_dz @ w.w_x.to(work)).view(places, b, d)
-
-    def weight_gradient(of: Tensor, inputs: Tensor) -> Tensor:
-        return (of.T @ inputs).to(full)
-
-    return (
-        d_fed,
-        dh0,
-        dskip,
-        weight_gradient(flat_gates, before[:, at.normed]),
-        weight_gradient(flat_gates, before[:, at.carried]),
-        flat_gates.sum(0).to(full),  # added up in float32 also in bfloat16
-        *(dx_weight, dx_bias, dc_weight, dc_bias, dh_weight, dh_bias),
-        weight_gradient(flat_dz, after[:, at.put]),
-        weight_gradient(flat_dz, after[:, at.x]),
-        None,
-        None,
-    )
+            d_fed = d_fed + (dz_all.view(-1, d) @ w.w_x.to(work)).view(places, b, d)
+    return _Gradients(d_fed, dh0, dskip, _weight_gradients(way, kept, at, dgates, dz_all, norms))

@@ -1,6 +1,6 @@
 """What is behind the characters of the pixel world: six places, each in several variants.
 
-Every place is painted in roles 0 to 7, which a scene gives colours.
+Every place is painted in roles 0 to 7, which a scene colours.
 """
 
 from __future__ import annotations

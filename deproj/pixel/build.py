@@ -44,9 +44,9 @@ def python_rng(rng: Rng) -> random.Random:
 
 
 def near_duplicates(groups: int, size: int, rng: Rng) -> tuple[scenes.Scenes, list[str]]:
-    """Groups of scenes that differ in a few attributes, with captions that tell them apart.
+    """Groups of scenes that differ in a few attributes, with captions that distinguish them.
 
-    Contrastive training learns only what tells the captions of a batch apart; in a batch of such
+    Contrastive training learns only what distinguishes the captions of a batch; in a batch of such
     groups that is every colour, not just the ones that differ most.
     """
     base = np.repeat(scenes.sample(groups, rng).values, size, axis=0)

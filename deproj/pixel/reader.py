@@ -18,7 +18,7 @@ __all__ = ["Reader"]
 class Reader(nn.Module):
     """A convolutional classifier, one head an attribute; class 0 is "not there".
 
-    `forward` takes pictures (B, 3, 32, 32) in [-1, 1] and gives logits (B, classes) by attribute.
+    `forward` takes pictures (B, 3, 32, 32) in [-1, 1] and returns logits (B, classes) by attribute.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Reader(nn.Module):
     def fidelity(self, pictures: Tensor, keys: list[Key]) -> list[float]:
         """Prompt fidelity: of the attributes that each key asks for, the share found in its picture.
 
-        A key that asks for nothing gives nan.
+        The share of a key that asks for nothing is nan.
         """
         shares = []
         for seen, key in zip(self.read(pictures), keys, strict=True):

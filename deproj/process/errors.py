@@ -30,7 +30,7 @@ def user_error_of(error: BaseException, folder: object = None) -> UserError | No
         return error
     if isinstance(error, OSError) and error.errno in DISK:
         if folder is not None and isinstance(error.filename, str) and not Path(error.filename).is_relative_to(str(folder)):
-            return UserError(f"{error.strerror}: {error.filename}.")  # what was read, say
+            return UserError(f"{error.strerror}: {error.filename}.")  # a file that was read, for example
         return UserError(f"{error.strerror}: {folder or error.filename or 'while writing'}. Make room or name another folder.")
     # torch.save and safetensors don't raise OSError when the disk is full
     if any(part in str(error) for part in ("PytorchStreamWriter", "inline_container")) or (
@@ -41,7 +41,7 @@ def user_error_of(error: BaseException, folder: object = None) -> UserError | No
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs a command and gives its exit code; the user's mistakes become a line or two on stderr.
+    """Runs a command and returns its exit code; the user's mistakes become a line or two on stderr.
 
     Our own mistakes keep their traceback.
     """

@@ -16,7 +16,7 @@ __all__ = ["download", "reach", "told", "upload"]
 
 
 def download(repo_id: str, files: Sequence[str], revision: str | None = None) -> Path:
-    """Files of a repository on the Hub, or of its copy here, which is asked for once; gives their folder."""
+    """Files of a repository on the Hub, or of its copy here, which is asked for once; returns their folder."""
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
@@ -26,7 +26,7 @@ def download(repo_id: str, files: Sequence[str], revision: str | None = None) ->
 def reach(source: str, file: str, what: str) -> None:
     """Asks the Hub for one small file of what is no local folder.
 
-    Where there is no network, this tells so at once, while loading the parts tries again and again, for minutes.
+    Where there is no network, this fails at once, while loading the parts would retry for minutes.
 
     Raises:
         UserError: for what is neither a folder nor on the Hub, nor downloaded.
@@ -60,5 +60,5 @@ def upload(
             repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(files), **options
         )
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
-        raise UserError(f"{repo_id} could not be pushed: {told(error)} (`hf auth login` gives a token.)") from None
+        raise UserError(f"{repo_id} could not be pushed: {told(error)} (`hf auth login` stores a token.)") from None
     return str(commit.pr_url or commit.commit_url)

@@ -36,7 +36,7 @@ class Interruption:
     `requeue` puts the job back in the queue.
 
     Args:
-        silent: whether nothing is said, as in a process beside another that says it.
+        silent: whether nothing is printed, as in a process beside another that prints it.
     """
 
     def __init__(self, silent: bool = False) -> None:
@@ -72,7 +72,7 @@ class Interruption:
             print(f"\n{signal.Signals(number).name}: stopping after this batch (again to stop at once).", file=sys.stderr)
 
     def requeue(self, number: int) -> None:
-        """Puts a SLURM job back in the queue, after a signal that says its time is up; does nothing after any other."""
+        """Puts a SLURM job back in the queue, after a signal that announces the end of its time; does nothing after any other."""
         if number not in TIME_SIGNALS:
             return
         launcher = self.before[number]
@@ -83,7 +83,7 @@ class Interruption:
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         try:
             ended = subprocess.run(["scontrol", "requeue", job], capture_output=True, encoding="utf-8", errors="replace")
-        except OSError as error:  # in a container without SLURM's commands, say
+        except OSError as error:  # in a container without SLURM's commands, for example
             print(f"SLURM job {job} could not be requeued: scontrol: {error.strerror}.")
             return
         print(f"SLURM job {job} requeued." if ended.returncode == 0 else f"scontrol requeue {job}: {ended.stderr.strip()}")

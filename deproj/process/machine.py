@@ -12,7 +12,7 @@ __all__ = ["machine", "multiplies_bfloat16"]
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Versions and hardware, as far as they bear on results and times; nothing that tells one machine from its like."""
+    """Versions and hardware, as far as they bear on results and times; nothing that identifies the machine."""
     names = ("torch", "pytorch-lightning", "transformers", "diffusers")
     kind = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.backends.cpu.get_cpu_capability()}"
     return {"python": platform.python_version(), "device": kind, "threads": torch.get_num_threads()} | {

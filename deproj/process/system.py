@@ -51,7 +51,7 @@ def give_back() -> None:
 
 
 def peak_memory() -> float | None:
-    """Most memory that this process has had at a time, in MiB; None where the system doesn't say."""
+    """Most memory that this process has had at a time, in MiB; None where the system doesn't report it."""
     if sys.platform == "linux":  # getrusage would begin with the memory of the process that started this one
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) / 2**10

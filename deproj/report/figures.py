@@ -29,7 +29,7 @@ def colour(number: int) -> str:
 
 
 def turn(signs: Sequence[str], number: int) -> str:
-    """The sign that tells a setting from those of the same colour."""
+    """The sign that distinguishes a setting from those of the same colour."""
     return signs[number // len(COLOURS) % len(signs)]
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder and what its files say. Imports `deproj.settings` and `deproj.process`."""
+"""What a run leaves behind: its folder and the contents of its files. Imports `deproj.settings` and `deproj.process`."""

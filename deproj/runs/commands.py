@@ -1,4 +1,4 @@
-"""The commands that make or measure a run again, as far as its settings say."""
+"""The commands that make or measure a run again, as far as its settings name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the JSON files of a run say, as typed records.
+"""The contents of the JSON files of a run, as typed records.
 
 Every record is read with `from_json`, which raises a ValueError for content that is none of ours, and written with `to_json`.
 """

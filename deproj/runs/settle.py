@@ -31,7 +31,7 @@ def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> di
     Args:
         composed: from the command line.
         run: its folder, which may hold a run already.
-        overrides: as given on the command line; with ``resume`` they may change what `MAY_CHANGE` says.
+        overrides: as given on the command line; with ``resume`` they may change what `MAY_CHANGE` lists.
 
     Raises:
         UserError: for unknown keys, and where the folder holds a run with other settings.

@@ -32,5 +32,5 @@ def build(node: dict[str, Any], kind: type, name: str) -> Any:
             raise cause from None
         raise UserError(f"{name} cannot be built: {' '.join(str(cause or error).split())[:300]}") from None
     if not isinstance(made, kind):
-        raise UserError(f"{name} must be a {kind.__name__}; {node.get('_target_')} gives a {type(made).__name__}.")
+        raise UserError(f"{name} must be a {kind.__name__}; {node.get('_target_')} makes a {type(made).__name__}.")
     return made

@@ -1,4 +1,4 @@
-"""What a user is told of a setting: mistakes in one line, and settings as they are typed."""
+"""Messages about settings: mistakes in one line, and settings as they are typed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["explain", "typed", "unknown"]
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that isn't there, with the likeliest one meant."""
+    """The message for a key that isn't there, with the likeliest one meant."""
     known = sorted(known)
     near = get_close_matches(key, known, 1)
     return f"unknown setting {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}.")

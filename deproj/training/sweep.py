@@ -1,4 +1,4 @@
-"""Sweeps: what becomes of each job, the index of all, and what is said at the end."""
+"""Sweeps: the state of each job, the index of all, and the report at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
 
 
 def refuse(sweep: Path, folder: Path, error: str) -> bool:
-    """Notes that a job of this command was refused its folder, whose record it leaves otherwise; gives whether there is one."""
+    """Notes that a job of this command was refused its folder, whose record it leaves otherwise; returns whether there is one."""
     run = RunFolder(folder)
     if not run.job.is_file():
         return False
@@ -122,7 +122,7 @@ class SweepStart(Callback):
 
 
 def tell(sweep: Path) -> bool:
-    """Says at the end of a sweep, however it ends, what has failed and how to go on; gives whether all is done."""
+    """Reports at the end of a sweep, however it ends, what has failed and how to go on; returns whether all is done."""
     note_killed(sweep)
     found = rows(sweep)
     states = Counter(row["state"] for row in found)

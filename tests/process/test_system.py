@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,8 +116,6 @@ def test_the_main_job_does_without_what_a_system_may_lack(
     monkeypatch.setattr("deproj.process.interruption.TIME_SIGNALS", ())
     for name in ("preadv", "fork"):
         monkeypatch.delattr(os, name, raising=False)
-    for name in ("SIGUSR1", "SIGUSR2"):
-        monkeypatch.delattr(signal, name, raising=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert train("hydra.run.dir=run", "render=1", "sd.steps=3", "evaluate=2").code == 0
     assert (tmp_path / "run" / "result.json").exists()
