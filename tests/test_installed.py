@@ -98,7 +98,7 @@ def test_it_trains_draws_measures_and_compares(run: Callable[..., str], folder: 
     own = folder / "own" / "selection"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("_target_: deproj.selection.WordsEos\n", encoding="utf-8")
-    run("-m", "deproj", "train", "hydra.run.dir=run", "--config-dir=own", "selection=mine", *TINY)
+    run("-m", "deproj", "train", "--config-dir=own", "selection=mine", "hydra.run.dir=run", *TINY)
     run("-m", "deproj.train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", "render=off", *TINY[:-1], "evaluate=0")
     run("-m", "deproj.generate", "run", "cat, maid", "--sampler-steps", "3", "--compare")
     run("-m", "deproj.evaluate", "run", "--count", "2")

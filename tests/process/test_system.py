@@ -70,7 +70,9 @@ def is_text_without_encoding(call: ast.Call) -> bool:
     if any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
     if name == "open":
-        return ast.unparse(call.func) not in ("Image.open", "os.open", "webbrowser.open") and "b" not in mode_of(call, method)
+        return ast.unparse(call.func) not in ("Image.open", "os.open", "self.open", "webbrowser.open") and "b" not in mode_of(
+            call, method
+        )
     if name in ("read_text", "write_text"):
         return len(call.args) < (1 if name == "read_text" else 2)
     if name in ("run", "Popen", "check_output", "check_call"):
