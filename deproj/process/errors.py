@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deproj.process.system import print_any_script
@@ -19,9 +19,12 @@ class UserError(ValueError):
 #: Errors of the operating system that a user can mend.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
+#: What torch says where a tensor finds no room and the error has no class of its own.
+NO_ROOM = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+
 
 def user_error_of(error: BaseException, folder: object = None) -> UserError | None:
-    """The error as the user's, if it is one: a mistake in what was asked, or a disk that can't be written.
+    """The error as the user's, if it is one: a mistake in what was asked, a full memory, or a disk that can't be written.
 
     Args:
         folder: what was being written, where the error itself may name a temporary file.
@@ -37,7 +40,23 @@ def user_error_of(error: BaseException, folder: object = None) -> UserError | No
         type(error).__name__ == "SafetensorError" and "space" in str(error)
     ):
         return UserError("the weights could not be written; is the disk full? What was written before is kept.")
+    if any(map(is_memory, chain(error))):
+        return UserError(
+            "the memory is full. In training, lower data.batch_size; elsewhere, ask for fewer prompts or pictures at once."
+        )
     return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from or came upon."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether tensors found no room, on a GPU or a CPU; torch has a class of its own for a GPU only, and not in all libraries."""
+    return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in NO_ROOM)
 
 
 def run_command(command: Callable[[], None]) -> int:

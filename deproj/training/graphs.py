@@ -6,6 +6,7 @@ is launched whole. Its shapes are fixed: there is one for each number of places,
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,9 @@ class GraphedFeed(FeedMode):
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         padded = min(-(-places // self.BUCKET) * self.BUCKET, PLACES - 1)
         target = F.pad(target, (0, 0, 0, padded - places))
-        key = (id(model), target.shape, half)
+        # A graph reads the weights where they lay when it was captured.
+        weights = tuple(parameter.data_ptr() for parameter in model.parameters())
+        key = (weights, model.training, target.shape, half)
         # The cache of autocast holds copies of weights from one call to the next, which a graph must not.
         with torch.autocast(device, half, enabled=half is not None, cache_enabled=False):
             if key not in self.graphs:
@@ -58,6 +61,14 @@ class GraphedFeed(FeedMode):
                 self.graphs[key] = self.capture(step, samples, allow_unused_input=True, pool=self.pool)
             prediction: Tensor = self.graphs[key](embedding, target)
         return prediction[:, :places]
+
+    def release(self) -> None:
+        """Returns the memory of the graphs to the device; the next call captures anew."""
+        self.graphs.clear()
+        self.pool = None
+        gc.collect()  # a captured module refers to itself
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class _Step(nn.Module):

@@ -12,6 +12,7 @@ from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.process.ranks import summed, world_size
 from deproj.selection import TokenSelection
+from deproj.training.graphs import GraphedFeed
 
 __all__ = ["DeprojectorModule", "weighted_loss"]
 
@@ -65,6 +66,10 @@ class DeprojectorModule(pl.LightningModule):
         whole = self.finite(summed(loss), "the loss")
         self.log("train/loss", whole, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
         return loss * world_size()  # the gradients are averaged over the processes
+
+    def on_fit_end(self) -> None:
+        if isinstance(self.feed, GraphedFeed):
+            self.feed.release()  # pictures and measures come after training, and may need the room
 
     def validation_step(self, rows: Rows, index: int) -> None:
         loss = self.finite(summed(self.loss(rows, Recursive()) * rows.share), "the held-out free-running loss")

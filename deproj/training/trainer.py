@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
-from deproj.process.errors import UserError
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.progress import SILENT, Progress
 from deproj.runs.folder import RunFolder
@@ -85,18 +83,8 @@ class Training:
         return cls(trainer)
 
     def fit(self, parts: Parts, folder: RunFolder, before: Behind) -> None:
-        """Trains, from the last checkpoint where the run goes on.
-
-        Raises:
-            UserError: where the GPU has too little memory for a batch.
-        """
-        try:
-            self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
-        except torch.OutOfMemoryError as error:
-            size = parts.data.settings.batch_size
-            raise UserError(
-                f"the GPU has too little memory for data.batch_size={size}; make it smaller. ({first_sentences(error)})"
-            ) from None
+        """Trains, from the last checkpoint where the run goes on."""
+        self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
 
     @contextmanager
     def dashboards_closed(self) -> Iterator[None]:
@@ -112,11 +100,6 @@ class Training:
             for logger in self.loggers:
                 if isinstance(logger, Dashboard):
                     logger.finish(code)
-
-
-def first_sentences(error: Exception) -> str:
-    """What was asked for and what there is, of an error of torch's that goes on with advice."""
-    return ". ".join(str(error).split(". ")[:3])
 
 
 def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder, steps: int) -> list[Logger]:
