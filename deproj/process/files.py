@@ -13,11 +13,13 @@ from filelock import FileLock, Timeout
 from deproj.process.errors import UserError
 from deproj.process.system import replace
 
-__all__ = ["alone", "intact", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "refuse_pointer", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
 CHECKSUMS = "SHA256SUMS"
+#: How a pointer file of Git LFS begins.
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -67,6 +69,21 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuses a file that only points to one in git's store for large files; any other passes, also one that isn't there.
+
+    Raises:
+        UserError: with the command that brings the file.
+    """
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(POINTER)) == POINTER
+    except OSError:
+        return
+    if pointer:
+        raise UserError(f"{path} is a pointer of git's store for large files, not the file: run `git lfs pull` there.")
 
 
 def write_checksums(folder: Path) -> None:
