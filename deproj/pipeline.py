@@ -320,7 +320,7 @@ class DeprojectorPipeline:
         Args:
             states, negative: (B, 77, D), as `encode_prompt` returns them.
             seeds: one a picture.
-            options: of the diffusers pipeline's call, as `callback_on_step_end`.
+            options: of `deproj.draw.renderer.draw`, and of the diffusers pipeline's call.
         """
         return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 

@@ -27,6 +27,7 @@ from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import node_number
+from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
 from deproj.runs.settle import settle
 from deproj.settings.messages import explain, typed
@@ -101,7 +102,9 @@ def job(cfg: DictConfig) -> float:
             busy = f"another process is at work on {folder}; wait for it, or end it."
             with alone(RunFolder(folder).lock, refusal=busy) if first else contextlib.nullcontext():
                 become("started")
-                loss = run(config, folder, interruption)
+                # jobs of a sweep may share a terminal: each line says whose it is
+                shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
+                loss = run(config, folder, interruption, progress=shown)
             become("done")
             return loss
     except Interrupted as stopped:

@@ -386,3 +386,17 @@ def test_pictures_of_fewer_epochs_do_not_stay(train: Train, tmp_path: Path):
     assert train("resume=run", "render=off", "trainer.max_epochs=2", defaults=False).code == 0
     assert not any(path.exists() for path in shown)
     assert "sheet.png" not in (tmp_path / "run" / "deprojector" / "README.md").read_text(encoding="utf-8")
+
+
+def test_too_little_gpu_memory_is_told_in_a_line(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB. Of the allocated memory ..."
+
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError(said)
+
+    monkeypatch.setattr("deproj.training.module.DeprojectorModule.training_step", step)
+    ended = train("hydra.run.dir=run")
+    assert ended.code == 1
+    assert "data.batch_size=20; make it smaller. (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has" in ended.err
+    assert ended.err.count("\n") == 1
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".ckpt", ".tmp", ".safetensors")]

@@ -7,8 +7,7 @@ Stable Diffusion 1.x takes them. The embedding is the state at the first EOS.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from deproj.pixel import local
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.process.hub import download, reach
+from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
@@ -110,7 +110,7 @@ class TextEncoder:
         where = locate(pipeline)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
-            with quiet_transformers():
+            with quiet_loading():
                 model, info = CLIPTextModel.from_pretrained(
                     where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True,
                     variant=variant(where, ["text_encoder"]),
@@ -180,24 +180,6 @@ class TextEncoder:
         return embedding @ self.projection.T
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from listing the image encoder's weights as unexpected, and from a progress bar for
-    a second's work. What is missing is checked by us."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def find_final_norm(model: Any) -> nn.LayerNorm:
     # transformers flattened CLIPTextModel in 5.6; before that the norm sat in .text_model
     inner = getattr(model, "text_model", model)
@@ -224,7 +206,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     reach(clip, "config.json", "CLIP")
     refuse_pointer(Path(clip) / "model.safetensors")
     try:
-        with quiet_transformers():
+        with quiet_loading():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None

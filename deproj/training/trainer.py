@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
+from deproj.process.errors import UserError
 from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.progress import SILENT, Progress
 from deproj.runs.folder import RunFolder
 from deproj.training.callbacks import LevelMemory, StopOnSignal
 from deproj.training.checkpoints import Behind, RunCheckpoint, WholeCheckpoints
-from deproj.training.dashboards import Dashboard, TensorBoardDashboard, WandbDashboard
+from deproj.training.dashboards import Dashboard
 from deproj.training.metrics_file import MetricsFile
 from deproj.training.parts import Parts, Pictures
 from deproj.training.place import Place
+from deproj.training.progress import EpochLines
 from deproj.training.settings import RunSettings
 
 __all__ = ["Training", "seed_everything"]
@@ -54,13 +58,13 @@ class Training:
         before: Behind,
         folder: RunFolder,
         interruption: Interruption,
+        progress: Progress,
     ) -> Training:
         """Makes the trainer; only rank zero logs, draws and shows progress."""
-        shown = chosen.trainer.progress and place.first
         callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=chosen.trainer.patience)]
         callbacks += [StopOnSignal(interruption, folder.last_checkpoint), LevelMemory()]
-        callbacks += [TQDMProgressBar(refresh_rate=5)] * shown
         callbacks += [] if pictures.benchmark is None else [pictures.benchmark]
+        callbacks += [EpochLines(progress)] * (progress is not SILENT)
         callbacks += [RunCheckpoint(folder.checkpoints)]
         together = place.rank.together()
         trainer = pl.Trainer(
@@ -73,7 +77,7 @@ class Training:
             callbacks=callbacks,
             plugins=[WholeCheckpoints(), *together.pop("plugins", [])],
             gradient_clip_val=chosen.trainer.gradient_clip_val,
-            enable_progress_bar=shown,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, len(parts.data.train_dataloader())),
@@ -82,8 +86,18 @@ class Training:
         return cls(trainer)
 
     def fit(self, parts: Parts, folder: RunFolder, before: Behind) -> None:
-        """Trains, from the last checkpoint where the run goes on."""
-        self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
+        """Trains, from the last checkpoint where the run goes on.
+
+        Raises:
+            UserError: where the GPU has too little memory for a batch.
+        """
+        try:
+            self.trainer.fit(parts.module, parts.data, ckpt_path=str(folder.last_checkpoint) if before.steps else None)
+        except torch.OutOfMemoryError as error:
+            size = parts.data.settings.batch_size
+            raise UserError(
+                f"the GPU has too little memory for data.batch_size={size}; make it smaller. ({first_sentences(error)})"
+            ) from None
 
     @contextmanager
     def dashboards_closed(self) -> Iterator[None]:
@@ -101,6 +115,11 @@ class Training:
                     logger.finish(code)
 
 
+def first_sentences(error: Exception) -> str:
+    """What was asked for and what there is, of an error of torch's that goes on with advice."""
+    return ". ".join(str(error).split(". ")[:3])
+
+
 def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder, steps: int) -> list[Logger]:
     """metrics.csv, and the dashboard that was chosen beside it.
 
@@ -109,7 +128,11 @@ def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder,
     """
     loggers: list[Logger] = [MetricsFile(folder.metrics, steps)]
     if chosen.logger.kind == "tensorboard":
+        from deproj.training.tensorboard import TensorBoardDashboard  # an extra
+
         loggers.append(TensorBoardDashboard(folder.path, steps))
     elif chosen.logger.kind == "wandb":
+        from deproj.training.weights_and_biases import WandbDashboard  # half a second, for those who ask for it
+
         loggers.append(WandbDashboard(config, folder, chosen.logger.project, chosen.logger.details))
     return loggers
