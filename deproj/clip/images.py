@@ -23,6 +23,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from deproj.clip.check import check_finite
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.pixel import NAME, local
@@ -117,6 +118,7 @@ class ImageEncoder:
             raise UserError(f"no CLIP at {where!r}: {first_line(error)}") from None
         if info["missing_keys"]:
             raise UserError(f"{where!r} has no whole image encoder: {sorted(info['missing_keys'])[0]} is missing.")
+        check_finite(model.state_dict(), f"the image encoder of {where!r}")
         self.model: Any = model.eval().requires_grad_(False).to(encoder.model.device)
         seen = torch.cat([self.project(pictures[k : k + 50]) for k in range(0, len(pictures), 50)]).double()
         self.mean = seen.mean(0).float()

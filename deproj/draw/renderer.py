@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from deproj.clip.check import check_finite, variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line, locate
 from deproj.draw.stable_diffusion import SdSettings
 from deproj.process.errors import UserError
@@ -41,15 +42,18 @@ class Renderer:
             with quiet_loading("diffusers"):
                 pipe = StableDiffusionPipeline.from_pretrained(
                     where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
-                    requires_safety_checker=False, dtype=self.dtype,
+                    requires_safety_checker=False, dtype=self.dtype, variant=variant(where, ["unet", "vae"]),
                 )  # fmt: skip
         except LOAD_ERRORS as error:
             raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
+        check_finite(pipe.unet.state_dict(), f"the U-Net of {where!r}")
+        check_finite(pipe.vae.state_dict(), f"the VAE of {where!r}")
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)
         # how many pictures to draw at once where there are many: more are no faster on a CPU, or need too much memory
-        self.chunk = 50 if pipe.unet.config.sample_size <= 16 else 4
+        size = pipe.unet.config.sample_size
+        self.chunk = 50 if max(size if isinstance(size, (list, tuple)) else [size]) <= 16 else 4
 
     @cached_property
     def hash(self) -> str:
@@ -123,15 +127,74 @@ def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: fl
 
     Returns:
         What the pipeline returns, with `images`.
+
+    Raises:
+        UserError: for states, latents and pictures with numbers that are NaN or infinite, which would be drawn black.
     """
     to = {"device": pipe.unet.device, "dtype": pipe.unet.dtype}
-    return pipe(
-        prompt_embeds=states.to(**to),
-        negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
-        guidance_scale=guidance,
-        num_inference_steps=steps,
-        **options,
-    )
+    states = states.to(**to)
+    refuse_broken(torch.isfinite(states).flatten(1).all(1), "the states of")
+    inner = options.pop("callback_on_step_end", None)
+    if hasattr(inner, "tensor_inputs"):  # diffusers' own callbacks say by this what they are called with
+        options["callback_on_step_end_tensor_inputs"] = list({"latents", *inner.tensor_inputs})
+    with FiniteSteps(pipe, inner) as checked:
+        return pipe(
+            prompt_embeds=states,
+            negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            callback_on_step_end=checked.note,
+            **options,
+        )
+
+
+class FiniteSteps:
+    """Notes at each step, and at the VAE, which pictures are still made of finite numbers; raises when the drawing is done.
+
+    The notes stay on the device until then, so that no step waits for them.
+
+    Args:
+        inner: the user's own callback, called with what there is.
+    """
+
+    def __init__(self, pipe: Any, inner: Any = None) -> None:
+        self.pipe, self.inner = pipe, inner
+        self.latents: list[Tensor] = []
+        self.decoded: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        def decoded(decoder: Any, arguments: Any, out: Tensor) -> None:
+            self.decoded.append(torch.isfinite(out).flatten(1).all(1))
+
+        self.hook = self.pipe.vae.decoder.register_forward_hook(decoded)
+        return self
+
+    def note(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """diffusers' callback at the end of a step."""
+        if "latents" in tensors:
+            self.latents.append(torch.isfinite(tensors["latents"]).flatten(1).all(1))
+        changed: dict[str, Tensor] = {} if self.inner is None else self.inner(pipe, step, timestep, tensors) or {}
+        return changed
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.hook.remove()
+        if kind is not None:
+            return
+        precision = str(self.pipe.unet.dtype).removeprefix("torch.")
+        for step, finite in enumerate(self.latents, 1):
+            refuse_broken(finite, f"step {step} of {len(self.latents)} in {precision}, by the U-Net, for")
+        if self.decoded:
+            refuse_broken(torch.cat(self.decoded), f"what the VAE makes in {precision} of")
+
+
+def refuse_broken(finite: Tensor, what: str) -> None:
+    """Refuses pictures of which one isn't finite, (B,) bool."""
+    if not finite.all():
+        first = int((~finite).nonzero()[0]) + 1
+        raise UserError(
+            f"{what} picture {first} of {len(finite)}: there are numbers that are NaN or infinite, so nothing is drawn. Look at "
+            "the model and at its embeddings; float16 overflows where float32 (a CPU) may not."
+        )
 
 
 def draw(

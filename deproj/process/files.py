@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,13 +11,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deproj.process.errors import UserError
-from deproj.process.system import WINDOWS, replace
+from deproj.process.system import replace
 
-__all__ = ["alone", "intact", "remove_unused", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "refuse_pointer", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
 CHECKSUMS = "SHA256SUMS"
+#: How a pointer file of Git LFS begins.
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -72,22 +71,19 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         lock.release()
 
 
-def remove_unused(folder: Path, lock: str) -> None:
-    """Removes a folder that nothing was written to but logs, unless another process is at work there.
+def refuse_pointer(path: Path) -> None:
+    """Refuses a file that only points to one in git's store for large files; any other passes, also one that isn't there.
 
-    Args:
-        lock: name of the file in it that `alone` locks.
+    Raises:
+        UserError: with the command that brings the file.
     """
-    for handler in logging.getLogger().handlers[:]:
-        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
-            handler.close()  # Windows deletes no file that is open
-            logging.getLogger().removeHandler(handler)
-    with contextlib.suppress(UserError, OSError):
-        with alone(folder / lock, refusal="another process has begun"):
-            if not WINDOWS:
-                shutil.rmtree(folder)
-        if WINDOWS:  # not the lock while this process holds it; fails where another process holds it
-            shutil.rmtree(folder)
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(POINTER)) == POINTER
+    except OSError:
+        return
+    if pointer:
+        raise UserError(f"{path} is a pointer of git's store for large files, not the file: run `git lfs pull` there.")
 
 
 def write_checksums(folder: Path) -> None:

@@ -64,6 +64,7 @@ class Training:
         callbacks += [] if pictures.benchmark is None else [pictures.benchmark]
         callbacks += [EpochLines(progress)] * (progress is not SILENT)
         callbacks += [RunCheckpoint(folder.checkpoints)]
+        together = place.rank.together()
         trainer = pl.Trainer(
             default_root_dir=folder.path,
             max_epochs=chosen.trainer.max_epochs,
@@ -72,13 +73,13 @@ class Training:
             precision="64-true" if place.precision == 64 else "32-true",
             logger=make_loggers(config, chosen, folder, before.steps) if place.first else False,
             callbacks=callbacks,
-            plugins=WholeCheckpoints(),
+            plugins=[WholeCheckpoints(), *together.pop("plugins", [])],
             gradient_clip_val=chosen.trainer.gradient_clip_val,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, len(parts.data.train_dataloader())),
-            **place.rank.together(),
+            **together,
         )
         return cls(trainer)
 
