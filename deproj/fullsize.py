@@ -17,7 +17,7 @@ from typing import Any
 
 from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError, run_command
-from deproj.process.system import quoted
+from deproj.process.system import quoted, replace
 
 __all__ = ["Shapes", "make"]
 
@@ -83,7 +83,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
             tokenizer = make_tokenizer(shapes.vocabulary)
             text_encoder = make_clip(shapes, tokenizer, unfinished / "clip")
             make_pipeline(shapes, tokenizer, text_encoder, unfinished / "sd")
-        unfinished.rename(out)
+        replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

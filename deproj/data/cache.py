@@ -31,6 +31,7 @@ from deproj.data.mix import Sample
 from deproj.process.errors import UserError
 from deproj.process.files import alone
 from deproj.process.progress import SILENT, Phase, Progress
+from deproj.process.system import replace
 from deproj.selection import PLACES
 
 __all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
@@ -309,7 +310,7 @@ def build_cache(
                 with progress.phase(f"encoding {count:,} {title}", count) as phase:
                     truncated = write_arrays(part, samples, encoder, KEEPS[keep], phase)
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
-                part.rename(folder)
+                replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as parsed
 from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
@@ -100,7 +100,7 @@ def load(cls: type[Model], folder: Path) -> Model:
         refuse_pointer(folder / name)
     try:
         model = cls.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        state = load_file(folder / "model.safetensors")
+        state = parsed((folder / "model.safetensors").read_bytes())  # no memory map, over which Windows would let nobody write
         kept = {name.removeprefix("distance."): state.pop(name) for name in list(state) if name.startswith("distance.")}
         model.distance = EmbeddingDistance(**kept) if kept else None
     except UserError as error:

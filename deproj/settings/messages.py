@@ -51,7 +51,7 @@ def typed(key: str, value: Any) -> str:
     """A setting as it is typed in a shell, whatever signs its value holds."""
     text = "null" if value is None else str(value)
     if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
-        escaped = text.replace("'", "\\'")
+        escaped = re.sub(r"(\\*)('|\Z)", r"\1\1\2", text).replace("'", "\\'")  # Hydra reads \\ as \ before a quote only
         text = f"'{escaped}'"
     return quoted(f"{key}={text}")
 

@@ -183,7 +183,7 @@ def test_a_stable_diffusion_is_loaded_without_a_word(tmp_path: Path, pickled: bo
             name = path.name if path.name.startswith("diffusion") else f"pytorch_{path.name}"
             torch.save(load_file(path), (path.parent / name).with_suffix(".bin"))
             path.unlink()
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, str(world)], capture_output=True, text=True, check=True)
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, str(world)], capture_output=True, encoding="utf-8", check=True)
     assert ended.stdout == ""
     (warning,) = ended.stderr.splitlines()
     assert "one that matters" in warning
