@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from deproj.process.errors import UserError
 from deproj.process.system import replace
 
-__all__ = ["alone", "intact", "refuse_pointer", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "refuse_pointer", "release_logs", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
@@ -84,6 +85,14 @@ def refuse_pointer(path: Path) -> None:
         return
     if pointer:
         raise UserError(f"{path} is a pointer of git's store for large files, not the file: run `git lfs pull` there.")
+
+
+def release_logs(folder: Path) -> None:
+    """Closes the log files of this process that lie in a folder: Windows deletes no file that is open."""
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
+            handler.close()
+            logging.getLogger().removeHandler(handler)
 
 
 def write_checksums(folder: Path) -> None:

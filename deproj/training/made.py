@@ -10,7 +10,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
-from deproj.process.files import alone
+from deproj.process.files import alone, release_logs
+from deproj.process.system import WINDOWS
 
 __all__ = ["Made", "remove_if_unused"]
 
@@ -43,9 +44,13 @@ def remove_if_unused(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     if folder.absolute() not in Made.folders or not names <= {"train.log", ".lock"}:
         return
+    release_logs(folder)
     with contextlib.suppress(UserError, OSError):
-        with alone(folder / ".lock", refusal="another process has begun"):
+        with alone(lock := folder / ".lock", refusal="another process has begun"):
             for path in Made.files:
-                path.unlink(missing_ok=True)
+                if path != lock.absolute() or not WINDOWS:  # which deletes no file that is held
+                    path.unlink(missing_ok=True)
+        if WINDOWS and lock.absolute() in Made.files:
+            lock.unlink(missing_ok=True)
         for path in Made.folders:
             path.rmdir()  # unless there is anything else in it
