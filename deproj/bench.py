@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
+from deproj.process.progress import Progress, progress_here
 
 __all__: list[str] = []
 
@@ -34,7 +35,7 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def bench(args: argparse.Namespace) -> None:
+def bench(args: argparse.Namespace, progress: Progress) -> None:
     """Measures, and writes the table."""
     rounds = (2 if args.quick else 5) if args.rounds is None else args.rounds
     if rounds < 1:
@@ -53,7 +54,7 @@ def bench(args: argparse.Namespace) -> None:
         raise UserError("--device cuda, but there is no CUDA here; use --device cpu.")
     half = multiplies_bfloat16(device)
     found = [case for case in cases(args.quick, device) if half or case.precision != "bf16"]
-    measure(found, rounds)
+    measure(found, rounds, progress)
     rows = rows_of(found)
     print(table(rows))
     codes = [] if args.quick else ["plain loop", "ours", *["ours bf16"] * half]
@@ -74,7 +75,13 @@ def bench(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = options().parse_args()
-    return run_command(lambda: bench(args))
+
+    def command() -> None:
+        progress = progress_here()
+        with progress.phase("measuring"):
+            bench(args, progress)
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from deproj.model.base import Deprojector
 from deproj.model.store import shipped
 from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
+from deproj.process.progress import progress_here
 from deproj.process.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -287,21 +288,22 @@ def main() -> int:
     args = parser.parse_args()
 
     def command() -> None:
-        try:
-            import gradio  # noqa: F401  (an extra)
-        except ModuleNotFoundError:
-            raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
         if not 1 <= args.port < 65536:
             raise UserError(f"--port is 1 to 65535; got {args.port}.")
         models = args.models or shipped()
         quiet_libraries()
-        print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
-        reference = None if args.reference is None else open_pictures(args.reference)
-        first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
-        pipes = {models[0]: first}
-        for name in models[1:]:
-            pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
-        page = build(pipes)
+        with progress_here().phase("loading"):
+            try:
+                import gradio  # noqa: F401  (an extra, and seconds)
+            except ModuleNotFoundError:
+                raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
+            print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
+            reference = None if args.reference is None else open_pictures(args.reference)
+            first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
+            pipes = {models[0]: first}
+            for name in models[1:]:
+                pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
+            page = build(pipes)
         try:
             page.launch(
                 server_name=args.host, server_port=args.port, share=False, theme=theme(), quiet=True,

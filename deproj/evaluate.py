@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deproj.data.settings import DataSettings
 from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.process.errors import UserError, run_command
+from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, BaselineRecord, Evaluation
@@ -35,7 +36,9 @@ COLUMNS = ("conditioning error", "fidelity", "clip score", "noise", "likeness", 
 # --- What is measured, and on what ----------------------------------------------------------------
 
 
-def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | None, score_clip: str | None) -> Evaluator:
+def evaluator_of(
+    config: dict[str, Any], count: int, seed: int, file: Path | None, score_clip: str | None, progress: Progress
+) -> Evaluator:
     """The evaluator of a run's settings."""
     # transformers and diffusers take seconds to import: mistakes in the options are told before
     import torch
@@ -58,7 +61,7 @@ def evaluator_of(config: dict[str, Any], count: int, seed: int, file: Path | Non
     renderer = sd.renderer(encoder, device) if sd.quick_on(device) else None
     if renderer is None:
         print(f"Measuring states only: there is no CUDA here, and sd={sd.settings.name} draws too slowly on a CPU.")
-    return Evaluator(encoder, renderer, prompts, score_clip or sd.settings.clip, data.references, seed)
+    return Evaluator(encoder, renderer, prompts, score_clip or sd.settings.clip, data.references, seed, progress=progress)
 
 
 def read_run(run: RunFolder, trusted: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def config_of_exported(args: argparse.Namespace) -> dict[str, Any]:
 # --- Measuring ------------------------------------------------------------------------------------
 
 
-def evaluate_runs(args: argparse.Namespace) -> None:
+def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     """Measures runs and exported models, each written beside it."""
     from deproj.model.store import locate_model  # imports torch: mistakes in the options are told before
 
@@ -110,7 +113,7 @@ def evaluate_runs(args: argparse.Namespace) -> None:
     for path, config in configs.items():
         key = json.dumps([config["sd"], config["data"]["prompts"], config["data"]["column"]])
         if key not in evaluators:
-            evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
+            evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip, progress)
             evaluators[key].compose_mean = args.compose_mean
         results[path.as_posix()] = evaluate_one(path, config, evaluators[key])
     print(table(results))
@@ -150,7 +153,7 @@ def write_card(model: Any, path: Path, result: Evaluation) -> None:
         model.save_pretrained(run.model)
 
 
-def evaluate_baseline(args: argparse.Namespace) -> None:
+def evaluate_baseline(args: argparse.Namespace, progress: Progress) -> None:
     """Fits a baseline and measures it."""
     from deproj.data.batches import SamplesModule  # imports torch: see above
     from deproj.measure.baselines import BASELINES
@@ -168,13 +171,15 @@ def evaluate_baseline(args: argparse.Namespace) -> None:
     name = config["choices"]["selection"]
     if name == "words_eos":
         raise UserError("the states of words_eos stand in the order of all, so its baselines are those of --selection all.")
-    evaluator = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip)
+    evaluator = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip, progress)
     selection: TokenSelection = build(config["selection"], TokenSelection, "selection")
     settings_of_data = DataSettings.of(config)
     data = SamplesModule(settings_of_data, settings_of_data.source(), evaluator.encoder, selection, seed=0)
-    data.setup()
+    data.setup(progress=progress)
     assert data.train is not None
-    result = evaluator(BASELINES[args.baseline](data.train, selection), selection)
+    with progress.phase(f"fitting {args.baseline}"):
+        baseline = BASELINES[args.baseline](data.train, selection, progress)
+    result = evaluator(baseline, selection)
     out = RunFolder(args.out or Path("runs") / f"baseline-{args.baseline}-{name}")
     kept = {"choices": {"selection": name}} | {group: config[group] for group in ("selection", "sd", "data")}
     out.write(out.baseline, BaselineRecord(args.baseline, kept))
@@ -253,7 +258,9 @@ def main() -> int:
 
     def command() -> None:
         check(args)
-        (evaluate_baseline if args.baseline else evaluate_runs)(args)
+        progress = progress_here()
+        with progress.phase("loading"):
+            (evaluate_baseline if args.baseline else evaluate_runs)(args, progress)
 
     return run_command(command)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError, run_command
-from deproj.process.system import quoted
+from deproj.process.system import quoted, replace
 
 __all__ = ["Shapes", "make"]
 
@@ -73,17 +73,17 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
 
     import torch  # with transformers and diffusers: seconds, and a full disk is told before
 
-    from deproj.clip.encoder import quiet_transformers
+    from deproj.process.quiet import quiet_loading
 
     torch.manual_seed(seed)
     unfinished = parent / f".{out.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
-        with quiet_transformers(), torch.no_grad():
+        with quiet_loading(), torch.no_grad():
             tokenizer = make_tokenizer(shapes.vocabulary)
             text_encoder = make_clip(shapes, tokenizer, unfinished / "clip")
             make_pipeline(shapes, tokenizer, text_encoder, unfinished / "sd")
-        unfinished.rename(out)
+        replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -12,17 +12,17 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image, fromarray
-from tqdm import tqdm
 
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.expression import Expression, Named, Picture, between, parse
 from deproj.process.errors import UserError, run_command
+from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.settings.nodes import settings
@@ -107,11 +107,14 @@ def slug(text: str) -> str:
 
 
 class Drawing:
-    """Draws states in chunks that fit, with one progress bar for all."""
+    """Draws states in chunks that fit.
 
-    def __init__(self, pipe: DeprojectorPipeline, negative: Expression, pictures: dict[str, Image], total: int) -> None:
-        self.pipe, self.negative, self.pictures = pipe, negative, pictures
-        self.bar = tqdm(total=total * pipe.steps, desc="drawing", unit="step", disable=None, leave=False)
+    Args:
+        phase: is told of each picture's steps.
+    """
+
+    def __init__(self, pipe: DeprojectorPipeline, negative: Expression, pictures: dict[str, Image], phase: Phase) -> None:
+        self.pipe, self.negative, self.pictures, self.phase = pipe, negative, pictures, phase
 
     def __call__(self, states: Tensor, seeds: list[int]) -> Tensor:
         """Pictures (B, height, width, 3) uint8 of states (B, 77, D)."""
@@ -121,12 +124,8 @@ class Drawing:
         for rows in torch.arange(len(states)).split(self.pipe.chunk):
             positive, negative = self.pipe.with_negative(states[rows], self.negative, self.pictures)
             chosen = [seeds[row] for row in rows.tolist()]
-            drawn.append(self.pipe.draw(positive, negative, chosen, callback_on_step_end=self.step))
+            drawn.append(self.pipe.draw(positive, negative, chosen, step=self.phase.advance))
         return torch.cat(drawn)
-
-    def step(self, sd: Any, number: int, time: Any, seen: dict[str, Any]) -> dict[str, Any]:
-        self.bar.update(len(seen["latents"]))
-        return seen
 
 
 def main() -> int:
@@ -238,7 +237,9 @@ def generate(args: argparse.Namespace) -> None:
     check(args)
     asked = Asked.of(args)
     check_writable(args.out)
-    pipe = load(args)
+    progress = progress_here()
+    with progress.phase("loading"):
+        pipe = load(args)
     true = true_states(pipe, asked, args) if args.compare else []
     if args.between is not None:
         asked = asked.strip(args.steps)
@@ -249,10 +250,10 @@ def generate(args: argparse.Namespace) -> None:
 
     seeds = [args.seed + k for k in range(args.count)] * len(states)  # all seeds of one prompt, then the next prompt
     total = args.count * (len(states) + sum(one is not None for one in true))
-    draw = Drawing(pipe, asked.negative, asked.pictures, total)
-    drawn = draw(states.repeat_interleave(args.count, 0), seeds)
-    above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
-    draw.bar.close()
+    with progress.phase(f"drawing {total} picture{'s' * (total > 1)}", total * pipe.steps) as phase:
+        draw = Drawing(pipe, asked.negative, asked.pictures, phase)
+        drawn = draw(states.repeat_interleave(args.count, 0), seeds)
+        above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
     write_pictures(drawn, asked.labels, seeds, args)
     sheets = write_sheets(drawn, above, asked.labels, args) if args.compare or args.between else []
     said = ", ".join([f"{len(drawn)} picture{'s' * (len(drawn) > 1)}", *sheets])

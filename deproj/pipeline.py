@@ -24,6 +24,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
@@ -32,6 +33,7 @@ from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
+from deproj.process.files import refuse_pointer
 from deproj.selection import PLACES, TokenSelection
 from deproj.settings.build import build
 from deproj.settings.nodes import foreign_classes
@@ -145,13 +147,17 @@ class DeprojectorPipeline:
             raise UserError("LoRAs need peft: pip install 'deproj[lora]'.") from None
         if Path(lora).suffix == ".safetensors" and not Path(lora).exists():
             raise UserError(f"no LoRA at {lora}.")
+        refuse_pointer(Path(lora))
         try:
             weights, alphas, metadata = self.sd.lora_state_dict(
                 str(lora), use_safetensors=True, return_lora_metadata=True, **options
             )
+            check_finite(weights, f"the LoRA {lora}")
             if not any(key.startswith("unet.") for key in weights):
                 raise ValueError("there are no weights for a U-Net in it.")
             self.sd.load_lora_into_unet(weights, alphas, self.sd.unet, adapter_name, metadata=metadata, _pipeline=self.sd)
+        except UserError:
+            raise
         except LOAD_ERRORS as error:
             if not any(self.sd.get_list_adapters().values()):
                 self.sd.unet.unload_lora()  # diffusers leaves the layers wrapped
@@ -314,7 +320,7 @@ class DeprojectorPipeline:
         Args:
             states, negative: (B, 77, D), as `encode_prompt` returns them.
             seeds: one a picture.
-            options: of the diffusers pipeline's call, as `callback_on_step_end`.
+            options: of `deproj.draw.renderer.draw`, and of the diffusers pipeline's call.
         """
         return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 

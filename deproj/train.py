@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -28,10 +27,12 @@ from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import node_number
+from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
 from deproj.runs.settle import settle
 from deproj.settings.messages import explain, typed
 from deproj.settings.shipped import CONF, GROUPS
+from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
 
@@ -41,11 +42,29 @@ log = logging.getLogger("deproj.train")
 
 
 def run_dir(resume: str | None) -> str:
-    """A new run's folder, or the one that is resumed."""
+    """A new run's folder, made at once so that no other process takes it, or the one that is resumed."""
     if resume:
-        return str(resume)
+        return str(resume_folder(Path(resume)))
     base = time.strftime("runs/%Y-%m-%d_%H-%M-%S")
-    return next(name for k in itertools.count(1) if not Path(name := base if k == 1 else f"{base}_{k}").exists())
+    for k in itertools.count(1):
+        folder = Path(base if k == 1 else f"{base}_{k}")
+        parent = not folder.parent.exists()
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            return str(folder)  # Hydra raises the same, where it is reported
+        Made.folders = [folder.absolute(), *([folder.parent.absolute()] if parent else [])]
+        return str(folder)
+    raise AssertionError
+
+
+def resume_folder(given: Path) -> Path:
+    """The run of what is given: its folder, or one of its files such as ``checkpoints/last.ckpt``."""
+    if given.is_file() or given.suffix == ".ckpt":
+        return given.parent.parent if given.parent.name == "checkpoints" else given.parent
+    return given
 
 
 OmegaConf.register_new_resolver("deproj.run_dir", run_dir, use_cache=True, replace=True)
@@ -60,7 +79,7 @@ def job(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
-    swept, first = hydra_config.mode == RunMode.MULTIRUN, node_number() == 0
+    swept, first = hydra_config.mode == RunMode.MULTIRUN, alone_or_first(cfg)
 
     noted = False  # whether the folder was found to be this job's
 
@@ -83,7 +102,9 @@ def job(cfg: DictConfig) -> float:
             busy = f"another process is at work on {folder}; wait for it, or end it."
             with alone(RunFolder(folder).lock, refusal=busy) if first else contextlib.nullcontext():
                 become("started")
-                loss = run(config, folder, interruption)
+                # jobs of a sweep may share a terminal: each line says whose it is
+                shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
+                loss = run(config, folder, interruption, progress=shown)
             become("done")
             return loss
     except Interrupted as stopped:
@@ -111,6 +132,12 @@ def job(cfg: DictConfig) -> float:
         raise
 
 
+def alone_or_first(cfg: DictConfig) -> bool:
+    """Whether this process writes: a run of one process does, whatever the environment calls it."""
+    trainer = cfg.get("trainer") or {}
+    return (trainer.get("nodes", 1), trainer.get("devices", 1)) == (1, 1) or node_number() == 0
+
+
 def check_folder(hydra_config: Any, swept: bool) -> None:
     """Refuses a run on several nodes whose folder these would not agree on.
 
@@ -126,16 +153,6 @@ def check_folder(hydra_config: Any, swept: bool) -> None:
         raise UserError("with trainer.nodes above 1 name the run's folder, hydra.run.dir=, on a disk that all nodes share.")
 
 
-def remove_if_unused(folder: Path) -> None:
-    """Takes away a folder in which nothing has begun, with what Hydra's log left there; not another process's."""
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
-        return
-    with contextlib.suppress(UserError, OSError):
-        with alone(folder / ".lock", refusal="another process has begun"):
-            shutil.rmtree(folder)
-        folder.parent.rmdir()  # unless there are other runs
-
-
 def sweep_at_hand() -> Path | None:
     """The folder of the sweep that this command is, once a job of it has begun."""
     sweep = SweepStart.folder
@@ -145,6 +162,7 @@ def sweep_at_hand() -> Path | None:
 def main() -> int:
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    Made.reset()
     SweepStart.folder = None  # of an earlier call in this process
     # A run has handlers of its own; this is for the command of a sweep while it waits for its jobs' processes.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

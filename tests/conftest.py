@@ -24,6 +24,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores 
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 
+#: For tests that look into processes by /proc, and end them with signals that Windows lacks.
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
 
 @pytest.fixture(scope="session")
 def encoder() -> TextEncoder:
@@ -73,7 +76,7 @@ def start(folder: Path, *settings: str, **environment: str) -> subprocess.Popen[
     with (folder / "said").open("a", encoding="utf-8") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "deproj.train", *settings],
-            cwd=folder, stdout=said, stderr=said, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            cwd=folder, stdout=said, stderr=said, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )  # fmt: skip
 
 

@@ -11,11 +11,14 @@ import sysconfig
 import tomllib
 import venv
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+import hydra
 import pytest
 
 import deproj
+from deproj.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 TINY = ("data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1", "sd.steps=3", "evaluate=2")
@@ -23,20 +26,23 @@ TINY = ("data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_e
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a venv with the wheel in it; all but deproj it takes from the environment of the tests."""
+    """The interpreter of a venv with the wheel of the source archive; all else it takes from the tests' environment."""
     top = tmp_path_factory.mktemp("installed")
     source = top / "source"
     for name in ("deproj", "conf"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"):
         shutil.copy(ROOT / name, source)
+    make = [sys.executable, "-c", "import setuptools.build_meta as build; build.build_sdist('..')"]
+    subprocess.run(make, cwd=source, check=True, timeout=250, capture_output=True)
+    (packed,) = top.glob("*.tar.gz")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    made = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(top), str(source))
+    made = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(top), str(packed))
     subprocess.run([*pip, *made], check=True, timeout=250)
     venv.create(top / "venv", with_pip=False)
     scheme = {"base": str(top / "venv"), "platbase": str(top / "venv")}
     site = Path(sysconfig.get_path("purelib", "venv", vars=scheme))
-    (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (site / "tests.pth").write_text(f"{Path(hydra.__file__).parents[1]}\n", encoding="utf-8")
     (wheel,) = top.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True, timeout=250)
     shutil.rmtree(source)
@@ -44,9 +50,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs Python in an empty folder, and returns what it prints."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def run(python: Path, folder: Path) -> Callable[..., str]:
+    """Runs Python in the empty folder, and returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def command(*arguments: str) -> str:
@@ -63,12 +74,31 @@ def test_it_is_the_installed_one_and_knows_its_version(run: Callable[..., str], 
     said = run("-c", "import deproj, importlib.metadata as m; print(deproj.__file__); print(m.version('deproj'))").split()
     assert Path(said[0]).is_relative_to(python.parents[1])
     assert said[1] == deproj.__version__
+    package = Path(said[0]).parent
+    assert (package / "py.typed").exists()
+    assert (package / "conf" / "config.yaml").exists()
+    assert next(package.parent.glob("deproj-*.dist-info/licenses/LICENSE")).read_text(encoding="utf-8").startswith("MIT")
+
+
+def test_it_lists_its_commands(run: Callable[..., str]):
     listed = run("-m", "deproj")
-    assert all(f"  {name} " in listed for name in ("train", "evaluate", "report", "generate", "demo", "bench"))
+    assert all(f"  {name} " in listed for name in COMMANDS)
+    assert run("-m", "deproj", "--version").strip() == deproj.__version__
 
 
-def test_it_trains_draws_measures_and_compares(run: Callable[..., str]):
-    run("-m", "deproj", "train", "hydra.run.dir=run", *TINY)
+def test_every_command_has_a_line_and_a_main():
+    modules = {path for path in (ROOT / "deproj").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert {path.stem for path in modules} - {"__main__"} | {"report"} == set(COMMANDS)
+    for name, (module, about) in COMMANDS.items():
+        assert callable(import_module(module).main), name
+        assert "\n" not in about
+
+
+def test_it_trains_draws_measures_and_compares(run: Callable[..., str], folder: Path):
+    own = folder / "own" / "selection"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("_target_: deproj.selection.WordsEos\n", encoding="utf-8")
+    run("-m", "deproj", "train", "--config-dir=own", "selection=mine", "hydra.run.dir=run", *TINY)
     run("-m", "deproj.train", "-m", "seed=1,2", "hydra.sweep.dir=sweep", "render=off", *TINY[:-1], "evaluate=0")
     run("-m", "deproj.generate", "run", "cat, maid", "--sampler-steps", "3", "--compare")
     run("-m", "deproj.evaluate", "run", "--count", "2")
@@ -96,3 +126,9 @@ def test_every_extra_that_a_message_names_is_there():
     for path in (ROOT / "deproj").rglob("*.py"):
         for part in path.read_text(encoding="utf-8").split("deproj[")[1:]:
             assert set(part.partition("]")[0].split(",")) <= extras, path
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {deproj.__version__}\n" in citation
+    assert f"\n## {deproj.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

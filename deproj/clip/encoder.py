@@ -6,11 +6,8 @@ Stable Diffusion 1.x takes them. The embedding is the state at the first EOS.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from deproj.clip.check import SMALL_FILES, check_finite, check_folder, check_tokenizer, variant
+from deproj.clip.identity import hash_encoder, text_weights
 from deproj.pixel import local
 from deproj.process.errors import UserError
-from deproj.process.hub import reach
+from deproj.process.files import refuse_pointer
+from deproj.process.hub import download, reach
+from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
@@ -34,8 +35,8 @@ def locate(pipeline: str | Path) -> str:
     """A pipeline's local folder or hub id; the name ``pixel`` is the world that ships with the package.
 
     Raises:
-        UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, and a hub id that is
-            neither on the Hub nor downloaded.
+        UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, a hub id that is
+            neither on the Hub nor downloaded, and for a pipeline that is no Stable Diffusion 1.x (`deproj.clip.check`).
     """
     pipeline = local(pipeline)
     folder = Path(pipeline)
@@ -43,7 +44,7 @@ def locate(pipeline: str | Path) -> str:
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
         raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
-    reach(pipeline, "model_index.json", "pipeline")
+    check_folder(folder if folder.is_dir() else download(pipeline, SMALL_FILES))
     return pipeline
 
 
@@ -73,7 +74,7 @@ class TextEncoder:
         sos: the state at SOS, (D,): the same for every text, since the encoder is causal.
         empty: the encoded empty prompt (B = 1).
         projection: W, (D, D), or None; `deprojection` is its inverse.
-        hash: of the tokenizer's vocabulary and the text weights in float16, so that copies of one
+        hash: of all that the tokenizer does and of the text weights in float16, so that copies of one
             encoder saved in either precision have the same.
     """
 
@@ -109,14 +110,17 @@ class TextEncoder:
         where = locate(pipeline)
         try:
             tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
-            with quiet_transformers():
+            with quiet_loading():
                 model, info = CLIPTextModel.from_pretrained(
-                    where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True
-                )
+                    where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True,
+                    variant=variant(where, ["text_encoder"]),
+                )  # fmt: skip
         except LOAD_ERRORS as error:
             raise UserError(f"no CLIP text encoder at {where!r}: {first_line(error)}") from None
         if info["missing_keys"]:
             raise UserError(f"the text encoder of {where!r} is incomplete: {sorted(info['missing_keys'])[0]} is missing.")
+        check_finite(model.state_dict(), f"the text encoder of {where!r}")
+        check_tokenizer(tokenizer, model, where)
         projection = None if clip is None else load_projection(clip, model)
         return cls(tokenizer, model.to(device), None if projection is None else projection.to(device))
 
@@ -176,42 +180,11 @@ class TextEncoder:
         return embedding @ self.projection.T
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from listing the image encoder's weights as unexpected, and from a progress bar for
-    a second's work. What is missing is checked by us."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def find_final_norm(model: Any) -> nn.LayerNorm:
     # transformers flattened CLIPTextModel in 5.6; before that the norm sat in .text_model
     inner = getattr(model, "text_model", model)
     norm: nn.LayerNorm = inner.final_layer_norm
     return norm
-
-
-def text_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The text tower's weights under names that don't depend on the transformers version."""
-    return {name.removeprefix("text_model."): value for name, value in model.state_dict().items() if "position_ids" not in name}
-
-
-def hash_encoder(tokenizer: Any, model: nn.Module) -> str:
-    digest = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    for name, value in sorted(text_weights(model).items()):
-        digest.update(name.encode())
-        digest.update(value.detach().half().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def invert(projection: Tensor) -> Tensor:
@@ -231,8 +204,9 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
 
     clip = local(clip, "clip")
     reach(clip, "config.json", "CLIP")
+    refuse_pointer(Path(clip) / "model.safetensors")
     try:
-        with quiet_transformers():
+        with quiet_loading():
             model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
@@ -240,6 +214,7 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
         raise UserError(
             f"{str(clip)!r} has no text projection (a plain text encoder?); give a whole CLIP model, or sd.clip=null."
         )
+    check_finite(model.state_dict(), f"the CLIP {str(clip)!r}")
     theirs, ours = text_weights(model), text_weights(text_encoder)
     for name, value in ours.items():
         other = theirs.get(name)

@@ -23,12 +23,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from deproj.clip.check import check_finite
 from deproj.clip.distance import EmbeddingDistance
-from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line, quiet_transformers
+from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.pixel import NAME, local
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
+from deproj.process.quiet import quiet_loading
 
 __all__ = ["ImageEncoder", "open_picture", "open_pictures"]
 
@@ -100,7 +102,7 @@ class ImageEncoder:
     ) -> None:
         if encoder.projection is None or encoder.deprojection is None:
             raise UserError("no CLIP projection is known: load the encoder with clip set.")
-        with quiet_transformers():
+        with quiet_loading():
             from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
         if pictures is None and str(clip) == NAME:
             pictures = drawings()
@@ -109,13 +111,14 @@ class ImageEncoder:
             raise UserError(f"pictures need the mean embedding of pictures of all kinds: hand over some for {where!r}.")
         reach(where, "config.json", "CLIP")
         try:
-            with quiet_transformers():
+            with quiet_loading():
                 model, info = CLIPVisionModelWithProjection.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
                 self.processor = CLIPImageProcessor.from_pretrained(where)
         except LOAD_ERRORS as error:
             raise UserError(f"no CLIP at {where!r}: {first_line(error)}") from None
         if info["missing_keys"]:
             raise UserError(f"{where!r} has no whole image encoder: {sorted(info['missing_keys'])[0]} is missing.")
+        check_finite(model.state_dict(), f"the image encoder of {where!r}")
         self.model: Any = model.eval().requires_grad_(False).to(encoder.model.device)
         seen = torch.cat([self.project(pictures[k : k + 50]) for k in range(0, len(pictures), 50)]).double()
         self.mean = seen.mean(0).float()

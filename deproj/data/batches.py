@@ -17,6 +17,7 @@ from deproj.data.cache import CachedSamples, Rows, build_cache
 from deproj.data.mix import Mix
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
+from deproj.process.progress import SILENT, Progress
 from deproj.selection import PLACES, TokenSelection
 
 __all__ = ["EpochOrder", "SamplesModule", "Shard", "sorting_pays"]
@@ -125,7 +126,8 @@ class SamplesModule(pl.LightningDataModule):
         self.train: CachedSamples | None = None
         self.held_out: CachedSamples | None = None
 
-    def setup(self, stage: str = "fit") -> None:
+    def setup(self, stage: str = "fit", progress: Progress = SILENT) -> None:
+        """Opens the caches, where there are none after encoding the samples."""
         if self.train is not None:
             return
         s = self.settings
@@ -138,9 +140,10 @@ class SamplesModule(pl.LightningDataModule):
         samples = mix.samples(self.source, s.size, s.seed, fits)
         held_out = mix.testing(self.source, s.held_out, fits)
         root = Path(s.cache)
-        self.held_out = build_cache(root, key | {"part": "held-out"}, held_out, s.held_out, self.encoder, "held-out samples")
+        apart = key | {"part": "held-out"}
+        self.held_out = build_cache(root, apart, held_out, s.held_out, self.encoder, "held-out samples", progress=progress)
         drawn = key | {"part": "train", "seed": s.seed}
-        self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep)
+        self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress)
         if cut := self.train.header["truncated"]:
             print(f"{cut} of {s.size} training texts were longer than {PLACES} tokens and were truncated.")
 

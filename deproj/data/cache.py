@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Sample
 from deproj.process.errors import UserError
 from deproj.process.files import alone
+from deproj.process.progress import SILENT, Phase, Progress
+from deproj.process.system import replace
 from deproj.selection import PLACES
 
 __all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
@@ -272,6 +272,7 @@ def build_cache(
     encoder: TextEncoder,
     title: str,
     keep: str = "states",
+    progress: Progress = SILENT,
 ) -> CachedSamples:
     """Opens the cache of a key, encoding the samples first where there is none.
 
@@ -279,8 +280,9 @@ def build_cache(
         root: folder of all caches.
         key: what the samples depend on; its hash names the folder.
         samples: `count` samples, drawn from only where they must be encoded.
-        title: of the progress bar.
+        title: what the samples are called.
         keep: what is kept of each sample, a name of `KEEPS`.
+        progress: is told how many are encoded.
 
     Raises:
         UserError: where the cache is damaged, or cannot be written.
@@ -305,9 +307,10 @@ def build_cache(
                 shutil.rmtree(old, ignore_errors=True)
             try:
                 part.mkdir(parents=True)
-                truncated = write_arrays(part, samples, count, encoder, title, KEEPS[keep])
+                with progress.phase(f"encoding {count:,} {title}", count) as phase:
+                    truncated = write_arrays(part, samples, encoder, KEEPS[keep], phase)
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
-                part.rename(folder)
+                replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
@@ -319,13 +322,12 @@ def build_cache(
     return CachedSamples(folder, encoder, keep)
 
 
-def write_arrays(part: Path, samples: Iterator[Sample], count: int, encoder: TextEncoder, title: str, keep: Keep) -> int:
+def write_arrays(part: Path, samples: Iterator[Sample], encoder: TextEncoder, keep: Keep, phase: Phase) -> int:
     """Writes what is kept of samples to the arrays of a folder; returns how many wholes were truncated."""
     truncated = 0
     dtypes = keep.dtypes | CHECKSUM
     files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
     try:
-        bar = tqdm(total=count, desc=title, unit="sample", disable=not sys.stderr.isatty() and count < 1000, mininterval=1)
         while chunk := list(itertools.islice(samples, AT_ONCE)):
             wholes, cut = encoder.tokenize([sample.whole for sample in chunk])
             truncated += int(cut.sum())
@@ -336,8 +338,7 @@ def write_arrays(part: Path, samples: Iterator[Sample], count: int, encoder: Tex
             arrays["checksum"] = np.array(sums, dtypes["checksum"])
             for name, array in arrays.items():
                 files[name].write(array.tobytes())
-            bar.update(len(chunk))
-        bar.close()
+            phase.advance(len(chunk))
     finally:
         for file in files.values():
             file.close()

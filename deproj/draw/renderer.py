@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from deproj.clip.encoder import LOAD_ERRORS, first_line, locate, quiet_transformers
+from deproj.clip.check import check_finite, variant
+from deproj.clip.encoder import LOAD_ERRORS, first_line, locate
 from deproj.draw.stable_diffusion import SdSettings
 from deproj.process.errors import UserError
+from deproj.process.quiet import quiet_loading
 
-__all__ = ["Renderer", "draw", "sample"]
+__all__ = ["Renderer", "Step", "draw", "sample"]
+
+#: Is told, after each step of the sampler, how many pictures have made it.
+Step = Callable[[int], object]
 
 
 class Renderer:
@@ -23,32 +28,32 @@ class Renderer:
     Args:
         settings: which pipeline, and how it samples.
         empty: the true states of the empty prompt, (77, D), the negative prompt of every picture.
-        device: on CUDA the weights are float16, on a CPU float32.
+        dtype: of the weights; by default float16 on CUDA and float32 on a CPU.
     """
 
-    def __init__(self, settings: SdSettings, empty: Tensor, device: str) -> None:
-        with quiet_transformers():  # diffusers imports image processors that want torchvision; we use none
+    def __init__(self, settings: SdSettings, empty: Tensor, device: str, dtype: torch.dtype | None = None) -> None:
+        with quiet_loading():  # diffusers imports image processors that want torchvision; we use none
             from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-            from diffusers.utils import logging
 
         self.settings, self.empty, self.device = settings, empty, device
         where = locate(settings.path)
-        self.dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        logging.disable_progress_bar()
+        self.dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
         try:
-            pipe = StableDiffusionPipeline.from_pretrained(
-                where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
-                requires_safety_checker=False, dtype=self.dtype,
-            )  # fmt: skip
+            with quiet_loading("diffusers"):
+                pipe = StableDiffusionPipeline.from_pretrained(
+                    where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
+                    requires_safety_checker=False, dtype=self.dtype, variant=variant(where, ["unet", "vae"]),
+                )  # fmt: skip
         except LOAD_ERRORS as error:
             raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
-        finally:
-            logging.enable_progress_bar()
+        check_finite(pipe.unet.state_dict(), f"the U-Net of {where!r}")
+        check_finite(pipe.vae.state_dict(), f"the VAE of {where!r}")
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)
         # how many pictures to draw at once where there are many: more are no faster on a CPU, or need too much memory
-        self.chunk = 50 if pipe.unet.config.sample_size <= 16 else 4
+        size = pipe.unet.config.sample_size
+        self.chunk = 50 if max(size if isinstance(size, (list, tuple)) else [size]) <= 16 else 4
 
     @cached_property
     def hash(self) -> str:
@@ -60,7 +65,7 @@ class Renderer:
                 digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def __call__(self, states: Tensor, seeds: Sequence[int]) -> Tensor:
+    def __call__(self, states: Tensor, seeds: Sequence[int], step: Step | None = None) -> Tensor:
         """Draws one picture for each sequence of states, all in one batch.
 
         A picture depends on its states and its seed alone (but for rounding), not on the batch.
@@ -68,20 +73,21 @@ class Renderer:
         Args:
             states: (B, T, D).
             seeds: one a picture.
+            step: as of `draw`.
 
         Returns:
             Pictures, (B, height, width, 3) uint8 on the CPU.
         """
-        return self._draw(states, seeds, None)
+        return self._draw(states, seeds, None, step)
 
-    def trajectory(self, states: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def trajectory(self, states: Tensor, seeds: Sequence[int], step: Step | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Draws, and returns what the U-Net saw on the way.
 
         Returns:
             Pictures as above, noisy latents (steps, B, channels, h, w) float32 on the CPU, timesteps (steps,).
         """
         seen: list[Tensor] = []
-        pictures = self._draw(states, seeds, seen)
+        pictures = self._draw(states, seeds, seen, step)
         return pictures, torch.stack(seen), self.pipe.scheduler.timesteps.cpu()
 
     @torch.no_grad()
@@ -96,7 +102,7 @@ class Renderer:
         return out.cpu()
 
     @torch.no_grad()
-    def _draw(self, states: Tensor, seeds: Sequence[int], seen: list[Tensor] | None) -> Tensor:
+    def _draw(self, states: Tensor, seeds: Sequence[int], seen: list[Tensor] | None, step: Step | None) -> Tensor:
         """Draws; appends the latents that the U-Net sees at every step to `seen`."""
 
         def note(unet: Any, arguments: tuple[Tensor, ...], options: dict[str, Any]) -> None:
@@ -105,7 +111,7 @@ class Renderer:
 
         negative = self.empty[None].expand(len(states), -1, -1)
         hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
-        pictures = draw(self.pipe, states, negative, seeds, self.settings.steps, self.settings.guidance)
+        pictures = draw(self.pipe, states, negative, seeds, self.settings.steps, self.settings.guidance, step)
         if hook is not None:
             hook.remove()
         return pictures
@@ -121,29 +127,104 @@ def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: fl
 
     Returns:
         What the pipeline returns, with `images`.
+
+    Raises:
+        UserError: for states, latents and pictures with numbers that are NaN or infinite, which would be drawn black.
     """
     to = {"device": pipe.unet.device, "dtype": pipe.unet.dtype}
-    return pipe(
-        prompt_embeds=states.to(**to),
-        negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
-        guidance_scale=guidance,
-        num_inference_steps=steps,
-        **options,
-    )
+    states = states.to(**to)
+    refuse_broken(torch.isfinite(states).flatten(1).all(1), "the states of")
+    inner = options.pop("callback_on_step_end", None)
+    if hasattr(inner, "tensor_inputs"):  # diffusers' own callbacks say by this what they are called with
+        options["callback_on_step_end_tensor_inputs"] = list({"latents", *inner.tensor_inputs})
+    with FiniteSteps(pipe, inner) as checked:
+        return pipe(
+            prompt_embeds=states,
+            negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            callback_on_step_end=checked.note,
+            **options,
+        )
+
+
+class FiniteSteps:
+    """Notes at each step, and at the VAE, which pictures are still made of finite numbers; raises when the drawing is done.
+
+    The notes stay on the device until then, so that no step waits for them.
+
+    Args:
+        inner: the user's own callback, called with what there is.
+    """
+
+    def __init__(self, pipe: Any, inner: Any = None) -> None:
+        self.pipe, self.inner = pipe, inner
+        self.latents: list[Tensor] = []
+        self.decoded: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        def decoded(decoder: Any, arguments: Any, out: Tensor) -> None:
+            self.decoded.append(torch.isfinite(out).flatten(1).all(1))
+
+        self.hook = self.pipe.vae.decoder.register_forward_hook(decoded)
+        return self
+
+    def note(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """diffusers' callback at the end of a step."""
+        if "latents" in tensors:
+            self.latents.append(torch.isfinite(tensors["latents"]).flatten(1).all(1))
+        changed: dict[str, Tensor] = {} if self.inner is None else self.inner(pipe, step, timestep, tensors) or {}
+        return changed
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.hook.remove()
+        if kind is not None:
+            return
+        precision = str(self.pipe.unet.dtype).removeprefix("torch.")
+        for step, finite in enumerate(self.latents, 1):
+            refuse_broken(finite, f"step {step} of {len(self.latents)} in {precision}, by the U-Net, for")
+        if self.decoded:
+            refuse_broken(torch.cat(self.decoded), f"what the VAE makes in {precision} of")
+
+
+def refuse_broken(finite: Tensor, what: str) -> None:
+    """Refuses pictures of which one isn't finite, (B,) bool."""
+    if not finite.all():
+        first = int((~finite).nonzero()[0]) + 1
+        raise UserError(
+            f"{what} picture {first} of {len(finite)}: there are numbers that are NaN or infinite, so nothing is drawn. Look at "
+            "the model and at its embeddings; float16 overflows where float32 (a CPU) may not."
+        )
 
 
 def draw(
-    pipe: Any, states: Tensor, negative: Tensor, seeds: Sequence[int], steps: int, guidance: float, **options: Any
+    pipe: Any,
+    states: Tensor,
+    negative: Tensor,
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    step: Step | None = None,
+    **options: Any,
 ) -> Tensor:
     """Draws one picture for each sequence of states, each from a seed of its own.
 
     Args:
         states, negative: as of `sample`.
         seeds: B of them.
+        step: is told after each step of the sampler that B pictures have made it.
 
     Returns:
         Pictures, (B, height, width, 3) uint8 on the CPU.
     """
+
+    def reached(pipe: Any, number: int, time: Any, seen: dict[str, Any]) -> dict[str, Any]:
+        assert step is not None
+        step(len(states))
+        return seen
+
+    if step is not None:
+        options["callback_on_step_end"] = reached
     generator = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     drawn = sample(pipe, states, negative, steps, guidance, generator=generator, output_type="pt", **options).images
     pictures: Tensor = (drawn.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().cpu()

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from deproj.data.cache import CachedSamples, Rows
+from deproj.process.progress import SILENT, Progress
 from deproj.selection import PLACES, TokenSelection
 
 __all__ = ["BASELINES", "Baseline", "Broadcast", "MeanStates", "Nearest", "Ridge"]
@@ -26,8 +26,9 @@ STRENGTHS = tuple(10.0**k for k in range(-7, 3))
 class Baseline(ABC):
     """Fitted to samples, it generates states from embeddings as a deprojector does."""
 
-    def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
+    def __init__(self, samples: CachedSamples, selection: TokenSelection, progress: Progress = SILENT) -> None:
         self.samples, self.selection, self.sos = samples, selection, samples[[0]].states[0, 0].cpu()
+        self.progress = progress
 
     @abstractmethod
     def predict(self, embedding: Tensor) -> Tensor:
@@ -46,16 +47,18 @@ class Baseline(ABC):
     def batches(self, count: int | None = None, size: int = 250) -> Iterator[tuple[Rows, Tensor]]:
         """Samples with their targets by place, (B, 76, D)."""
         rows = len(self.samples) if count is None else count
-        for start in tqdm(range(0, rows, size), desc="fitting", disable=None, leave=False):
-            batch = self.read(range(start, min(start + size, rows)))
-            yield batch, self.selection(batch.length).arrange(batch.states)[:, 1:]
+        with self.progress.phase("fitting", rows) as phase:
+            for start in range(0, rows, size):
+                batch = self.read(range(start, min(start + size, rows)))
+                yield batch, self.selection(batch.length).arrange(batch.states)[:, 1:]
+                phase.advance(len(batch.length))
 
 
 class MeanStates(Baseline):
     """At every place the mean state of the samples."""
 
-    def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
-        super().__init__(samples, selection)
+    def __init__(self, samples: CachedSamples, selection: TokenSelection, progress: Progress = SILENT) -> None:
+        super().__init__(samples, selection, progress)
         total = torch.zeros(PLACES - 1, samples.width, dtype=torch.float64)
         for _, target in self.batches():
             total += target.double().sum(0)
@@ -79,8 +82,8 @@ class Ridge(Baseline):
     least error on a tenth of the samples, left out for that; then all of them are used.
     """
 
-    def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
-        super().__init__(samples, selection)
+    def __init__(self, samples: CachedSamples, selection: TokenSelection, progress: Progress = SILENT) -> None:
+        super().__init__(samples, selection, progress)
         kept = len(samples) - max(len(samples) // 10, 1)
         held_out = self.read(range(kept, min(kept + 1000, len(samples))))
         target = selection(held_out.length).arrange(held_out.states)[:, 1:].flatten(1).double()
@@ -121,8 +124,8 @@ class Ridge(Baseline):
 class Nearest(Baseline):
     """The states of the sample whose embedding has the largest cosine to the given one."""
 
-    def __init__(self, samples: CachedSamples, selection: TokenSelection) -> None:
-        super().__init__(samples, selection)
+    def __init__(self, samples: CachedSamples, selection: TokenSelection, progress: Progress = SILENT) -> None:
+        super().__init__(samples, selection, progress)
         self.known = F.normalize(torch.cat([batch.embedding for batch, _ in self.batches()]), dim=1)
 
     def predict(self, embedding: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure import metrics
 from deproj.measure.metrics import Measure, Reference
 from deproj.process.errors import UserError
+from deproj.process.progress import SILENT, Progress
 from deproj.runs.records import Evaluation, Measured, Summary
 from deproj.selection import TokenSelection
 
@@ -73,6 +74,7 @@ class Evaluator:
         cache: folder of what is computed once.
         seed: picture i is drawn with seed · N + i.
         compose_mean: whether composed prompts are the mean of their parts' embeddings, not the sum of the differences.
+        progress: is told how far it is.
     """
 
     encoder: TextEncoder
@@ -82,9 +84,14 @@ class Evaluator:
     cache: Path
     seed: int = 0
     compose_mean: bool = False
+    progress: Progress = SILENT
 
     def __call__(self, subject: Subject, selection: TokenSelection) -> Evaluation:
         """All measures of a subject whose states stand in a selection's order."""
+        with self.progress.phase("measuring"):
+            return self.evaluation(subject, selection)
+
+    def evaluation(self, subject: Subject, selection: TokenSelection) -> Evaluation:
         texts = [plain(prompt) for prompt in self.prompts]
         encoded = self.encoder(texts)
         states, length = encoded.states.float().cpu(), encoded.length.cpu()
@@ -98,7 +105,7 @@ class Evaluator:
                 made = subject.generate(embedding.float()).float().cpu()
             found, trained, by_place = metrics.state_errors(made, states, length, plan)
             if self.renderer is not None and reference is not None:
-                found["conditioning error"] = metrics.conditioning_error(self.renderer, reference, made)
+                found["conditioning error"] = metrics.conditioning_error(self.renderer, reference, made, self.progress)
                 found |= self.of_pictures(self.draw(made), reference.pictures, texts)
             kinds[kind] = measured(found, by_place)
         return Evaluation(VERSION, self.world_hash, self.seed, self.prompts, trained, kinds["single"], kinds["composed"])
@@ -119,8 +126,12 @@ class Evaluator:
     def draw(self, states: Tensor) -> Tensor:
         """Pictures of all prompts, (N, height, width, 3) uint8."""
         assert self.renderer is not None
-        seeds, size = self.seeds(len(states)), self.renderer.chunk
-        return torch.cat([self.renderer(states[k : k + size], seeds[k : k + size]) for k in range(0, len(states), size)])
+        count, size = len(states), self.renderer.chunk
+        seeds, parts = self.seeds(count), []
+        with self.progress.phase(f"drawing {count} pictures", count * self.renderer.settings.steps) as phase:
+            for k in range(0, count, size):
+                parts.append(self.renderer(states[k : k + size], seeds[k : k + size], phase.advance))
+        return torch.cat(parts)
 
     def seeds(self, count: int) -> list[int]:
         return list(range(self.seed * count, (self.seed + 1) * count))
@@ -130,7 +141,7 @@ class Evaluator:
         if self.renderer is None:
             return None
         key = {"version": VERSION, "encoder": self.encoder.hash, "prompts": self.prompts}
-        return Reference.of(self.renderer, states, self.seeds(len(states)), key, self.cache)
+        return Reference.of(self.renderer, states, self.seeds(len(states)), key, self.cache, self.progress)
 
     def of_pictures(self, pictures: Tensor, reference: Tensor, texts: list[str]) -> dict[str, Measure]:
         """Fidelity, noise and likeness."""
@@ -138,7 +149,7 @@ class Evaluator:
         found = {"likeness": metrics.likeness(pictures, reference)}
         if (reader := self.sd.reader()) is not None:
             found["fidelity"] = metrics.reader_fidelity(pictures, texts, reader)
-            found["noise"] = metrics.redrawing(pictures, reference, reader)
+            found["noise"] = metrics.redrawing(pictures, reference, reader, self.progress)
         elif self.score_clip is not None:
             found["clip score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
         return found

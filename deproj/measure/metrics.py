@@ -25,6 +25,8 @@ from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
 from deproj.process.errors import UserError
 from deproj.process.kept import kept
+from deproj.process.progress import SILENT, Progress
+from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
 
 __all__ = [
@@ -139,29 +141,47 @@ class Reference:
     below: Tensor
 
     @classmethod
-    def of(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int], key: dict[str, Any], cache: Path) -> Reference:
+    def of(
+        cls,
+        renderer: Renderer,
+        states: Tensor,
+        seeds: Sequence[int],
+        key: dict[str, Any],
+        cache: Path,
+        progress: Progress = SILENT,
+    ) -> Reference:
         """Computes it, or takes it from the cache folder, where `key` names what it was made from."""
         digest = hashlib.blake2b(repr((sorted(key.items()), renderer.hash, list(seeds))).encode(), digest_size=10)
         path = cache / f"{digest.hexdigest()}.safetensors"
-        return cls(**kept(path, lambda: vars(cls.drawn(renderer, states, seeds)), "the pictures from the true states"))
+        return cls(**kept(path, lambda: vars(cls.drawn(renderer, states, seeds, progress)), "the pictures from the true states"))
 
     @classmethod
-    def drawn(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int]) -> Reference:
+    def drawn(cls, renderer: Renderer, states: Tensor, seeds: Sequence[int], progress: Progress = SILENT) -> Reference:
         """Computes it."""
         parts = []
-        for start in range(0, len(states), renderer.chunk):
-            part = states[start : start + renderer.chunk]
-            pictures, latents, steps = renderer.trajectory(part, seeds[start : start + renderer.chunk])
-            empty = renderer.empty[None].expand(len(part), -1, -1)
-            noise = torch.stack([renderer.noise(x, t, part) for x, t in zip(latents, steps, strict=True)])
-            without = torch.stack([renderer.noise(x, t, empty) for x, t in zip(latents, steps, strict=True)])
-            below = (without - noise).double().square().sum((0, 2, 3, 4))
-            parts.append((pictures, latents, noise, below))
+        # at every step of the sampler the U-Net is asked for each picture, and afterwards once more with states and without
+        total = 3 * renderer.settings.steps * len(states)
+        with progress.phase(f"drawing {len(states)} pictures from the true states", total) as phase:
+
+            def found(latents: Tensor, steps: Tensor, states: Tensor) -> Tensor:
+                noises = []
+                for x, t in zip(latents, steps, strict=True):
+                    noises.append(renderer.noise(x, t, states))
+                    phase.advance(len(states))
+                return torch.stack(noises)
+
+            for start in range(0, len(states), renderer.chunk):
+                part = states[start : start + renderer.chunk]
+                pictures, latents, steps = renderer.trajectory(part, seeds[start : start + renderer.chunk], phase.advance)
+                noise = found(latents, steps, part)
+                without = found(latents, steps, renderer.empty[None].expand(len(part), -1, -1))
+                below = (without - noise).double().square().sum((0, 2, 3, 4))
+                parts.append((pictures, latents, noise, below))
         pictures_all, below_all = torch.cat([p[0] for p in parts]), torch.cat([p[3] for p in parts])
         return cls(pictures_all, torch.cat([p[1] for p in parts], 1), steps, torch.cat([p[2] for p in parts], 1), below_all)
 
 
-def conditioning_error(renderer: Renderer, reference: Reference, states: Tensor) -> Measure:
+def conditioning_error(renderer: Renderer, reference: Reference, states: Tensor, progress: Progress = SILENT) -> Measure:
     """Σᵢₜ |ε(xₜ,t,ĉ) - ε(xₜ,t,c)|² / Σᵢₜ |ε(xₜ,t,∅) - ε(xₜ,t,c)|², xₜ on the true states' own way.
 
     0: drives the U-Net as the true states do; 1: no better than an empty prompt.
@@ -170,10 +190,12 @@ def conditioning_error(renderer: Renderer, reference: Reference, states: Tensor)
         states: (N, T, D).
     """
     above = torch.zeros_like(reference.below)
-    for start in range(0, len(states), renderer.chunk):
-        rows = slice(start, start + renderer.chunk)
-        for x, t, noise in zip(reference.latents[:, rows], reference.steps, reference.noise[:, rows], strict=True):
-            above[rows] += (renderer.noise(x, t, states[rows]) - noise).double().square().sum((1, 2, 3))
+    with progress.phase("measuring the conditioning error", len(reference.steps) * len(states)) as phase:
+        for start in range(0, len(states), renderer.chunk):
+            rows = slice(start, start + renderer.chunk)
+            for x, t, noise in zip(reference.latents[:, rows], reference.steps, reference.noise[:, rows], strict=True):
+                above[rows] += (renderer.noise(x, t, states[rows]) - noise).double().square().sum((1, 2, 3))
+                phase.advance(len(x))
     return Measure(above.numpy(), reference.below.numpy())
 
 
@@ -201,8 +223,9 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # seconds, and no need of them in the pixel world
 
     try:
-        model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
-        tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+        with quiet_loading():
+            model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
+            tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {clip!r} to score pictures with: {first_line(error)}") from None
     tokens = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(device)
@@ -212,13 +235,14 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     return Measure.mean((100 * torch.cosine_similarity(output.image_embeds, output.text_embeds)).cpu().numpy())
 
 
-def redrawing(pictures: Tensor, reference: Tensor, reader: Reader) -> Measure:
+def redrawing(pictures: Tensor, reference: Tensor, reader: Reader, progress: Progress = SILENT) -> Measure:
     """Noise in the pixel world: how much farther pictures are from what the scene code can draw than those of the true states.
 
     The ratio of the mean root mean square differences to the nearest drawing (`deproj.pixel.redraw`). It rises with noise
     added to latents, and changes less with the content than skimage's `estimate_sigma` does (`experiments/noise`).
     """
-    return Measure(redraw(pictures, reader)[1].double().numpy(), redraw(reference, reader)[1].double().numpy())
+    far = [redraw(each, reader, progress=progress)[1].double().numpy() for each in (pictures, reference)]
+    return Measure(*far)
 
 
 def likeness(pictures: Tensor, reference: Tensor) -> Measure:

@@ -88,7 +88,10 @@ def numbers(evaluation: dict[str, Any], results: dict[str, Any]) -> list[str]:
     if not evaluation:
         return [*lines, "Not evaluated.", ""]
     counts = " and ".join(f"{max(e['n'] for e in evaluation[kind].values())} {kind}" for kind in ("single", "composed"))
-    lines += [f"From {counts} held-out prompts, with 95 % intervals over prompts; deproj's README explains the measures.", ""]
+    lines += [
+        f"From {counts} held-out prompts, with 95 % intervals over prompts; deproj's docs/measures.md explains the measures.",
+        "",
+    ]
     lines += ["| measure | single | composed |", "|---|---|---|"]
 
     def cell(entry: dict[str, Any] | None) -> str:

@@ -115,6 +115,9 @@ class _Product:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, K) to (B, N), of the dtype of the weight."""
         if self.weight is not None:
+            if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+                # On a CPU with AMX this product reads past a slice whose width is no multiple of 32, into what may be unwritten.
+                x = x.contiguous()
             return F.linear(x, self.weight, None if self.bias is None else self.bias.to(x.dtype))
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out

@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as parsed
 from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model.card import FILES, model_card
 from deproj.process.errors import UserError
-from deproj.process.files import intact, replacing, write_whole
+from deproj.process.files import intact, refuse_pointer, replacing, write_whole
 from deproj.process.hub import download, upload
 from deproj.runs.folder import RunFolder
 
@@ -96,9 +96,11 @@ def load(cls: type[Model], folder: Path) -> Model:
     """
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
+    for name in ("config.json", "model.safetensors"):
+        refuse_pointer(folder / name)
     try:
         model = cls.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        state = load_file(folder / "model.safetensors")
+        state = parsed((folder / "model.safetensors").read_bytes())  # no memory map, over which Windows would let nobody write
         kept = {name.removeprefix("distance."): state.pop(name) for name in list(state) if name.startswith("distance.")}
         model.distance = EmbeddingDistance(**kept) if kept else None
     except UserError as error:

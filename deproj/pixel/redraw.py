@@ -6,6 +6,7 @@ The attributes are read off the picture; what no caption describes (position, ha
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from deproj.pixel.reader import Reader
 from deproj.pixel.scenes import ATTRIBUTES, NAMES, VARIANTS, Scenes, consistent, draw, sample_style
+from deproj.process.progress import SILENT, Progress
 
 __all__ = ["redraw"]
 
@@ -27,7 +29,9 @@ STYLES = (
 SHADES = np.linspace(0.05, 0.95, 6)
 
 
-def redraw(pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2) -> tuple[Tensor, Tensor]:
+def redraw(
+    pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2, progress: Progress = SILENT
+) -> tuple[Tensor, Tensor]:
     """The nearest drawing of the attributes that are read off each picture.
 
     From the best of some random beginnings, one part of the style after another is set to its best value.
@@ -36,6 +40,7 @@ def redraw(pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2) -
         pictures: (B, 32, 32, 3) uint8.
         starts: random beginnings.
         sweeps: times that every part is gone over.
+        progress: is told how many candidates have been drawn.
 
     Returns:
         The drawings, (B, 32, 32, 3) uint8, and the root mean square differences, (B,), in units of 1/255.
@@ -49,25 +54,30 @@ def redraw(pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2) -
     best = np.full(n, np.inf)
     drawn = np.zeros_like(wanted)
 
-    def attempt(new_style: np.ndarray, new_tint: np.ndarray) -> None:
-        """Takes over the candidates that are nearer than what is there."""
-        made = draw(Scenes(values, new_style, new_tint)).astype(np.float32)
-        far = np.square(made - wanted).mean((1, 2, 3))
-        nearer = far < best
-        best[nearer], style[nearer], tint[nearer], drawn[nearer] = far[nearer], new_style[nearer], new_tint[nearer], made[nearer]
+    candidates = sum(math.prod(map(len, parts.values())) for parts in STYLES) + tint.shape[1] * len(SHADES)
+    with progress.phase("measuring noise", starts + sweeps * candidates) as phase:
 
-    attempt(style.copy(), tint.copy())
-    for _ in range(starts - 1):
-        attempt(*sample_style(n, rng))
-    for _ in range(sweeps):
-        for parts in STYLES:
-            for together in itertools.product(*parts.values()):
-                changed = style.copy()
-                changed[:, list(parts)] = together
-                attempt(changed, tint.copy())
-        for part in range(tint.shape[1]):
-            for shade in SHADES:
-                shaded = tint.copy()
-                shaded[:, part] = shade
-                attempt(style.copy(), shaded)
+        def attempt(new_style: np.ndarray, new_tint: np.ndarray) -> None:
+            """Takes over the candidates that are nearer than what is there."""
+            made = draw(Scenes(values, new_style, new_tint)).astype(np.float32)
+            far = np.square(made - wanted).mean((1, 2, 3))
+            nearer = far < best
+            best[nearer], drawn[nearer] = far[nearer], made[nearer]
+            style[nearer], tint[nearer] = new_style[nearer], new_tint[nearer]
+            phase.advance()
+
+        attempt(style.copy(), tint.copy())
+        for _ in range(starts - 1):
+            attempt(*sample_style(n, rng))
+        for _ in range(sweeps):
+            for parts in STYLES:
+                for together in itertools.product(*parts.values()):
+                    changed = style.copy()
+                    changed[:, list(parts)] = together
+                    attempt(changed, tint.copy())
+            for part in range(tint.shape[1]):
+                for shade in SHADES:
+                    shaded = tint.copy()
+                    shaded[:, part] = shade
+                    attempt(style.copy(), shaded)
     return torch.from_numpy(drawn.astype(np.uint8)), torch.from_numpy(np.sqrt(best)).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from deproj.process.files import replacing
 
 __all__ = ["fit"]
 
@@ -54,8 +55,8 @@ def fit(
 
     def save(step: int) -> None:
         state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
 
     stopped = False
 

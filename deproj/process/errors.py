@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from deproj.process.system import print_any_script
+
 __all__ = ["UserError", "run_command", "user_error_of"]
 
 
@@ -62,6 +64,7 @@ def run_command(command: Callable[[], None]) -> int:
 
     Our own mistakes keep their traceback.
     """
+    print_any_script()
     try:
         command()
     except KeyboardInterrupt:

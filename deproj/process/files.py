@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,11 +14,13 @@ from filelock import FileLock, Timeout
 from deproj.process.errors import UserError
 from deproj.process.system import replace
 
-__all__ = ["alone", "intact", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "intact", "refuse_pointer", "release_logs", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
 CHECKSUMS = "SHA256SUMS"
+#: How a pointer file of Git LFS begins.
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")  # a path as the system gave it
 
 
 @contextmanager
@@ -67,6 +70,29 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuses a file that only points to one in git's store for large files; any other passes, also one that isn't there.
+
+    Raises:
+        UserError: with the command that brings the file.
+    """
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(POINTER)) == POINTER
+    except OSError:
+        return
+    if pointer:
+        raise UserError(f"{path} is a pointer of git's store for large files, not the file: run `git lfs pull` there.")
+
+
+def release_logs(folder: Path) -> None:
+    """Closes the log files of this process that lie in a folder: Windows deletes no file that is open."""
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
+            handler.close()
+            logging.getLogger().removeHandler(handler)
 
 
 def write_checksums(folder: Path) -> None:

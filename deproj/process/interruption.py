@@ -82,7 +82,7 @@ class Interruption:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         try:
-            ended = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+            ended = subprocess.run(["scontrol", "requeue", job], capture_output=True, encoding="utf-8", errors="replace")
         except OSError as error:  # in a container without SLURM's commands, for example
             print(f"SLURM job {job} could not be requeued: scontrol: {error.strerror}.")
             return

@@ -65,6 +65,8 @@ class Rank:
         Raises:
             UserError: where the node's number or rank zero's address isn't known.
         """
+        if nodes * devices == 1:
+            return cls()  # whatever the environment says: one of many runs that were started at once, for example
         node = node_number()
         if node >= nodes:
             raise UserError(f"this is node {node}, counted from 0, but trainer.nodes={nodes}; set it to the number of nodes.")
@@ -86,12 +88,16 @@ class Rank:
             ) from None
 
     def together(self) -> dict[str, Any]:
-        """What Lightning's trainer must know to train together with the others."""
-        if self.size == 1:
-            return {}
+        """What Lightning's trainer must know to train together with the others, or by itself.
+
+        Left to itself it reads a process's number from RANK, LOCAL_RANK or SLURM_PROCID and guesses a cluster from such
+        variables, also where many runs of one process each were started at once. So it is told.
+        """
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_utilities.core.rank_zero import rank_zero_only
         from pytorch_lightning.strategies import DDPStrategy
 
+        vars(rank_zero_only)["rank"] = self.number  # was read from the environment when Lightning was imported
         rank = self
 
         class Environment(LightningEnvironment):
@@ -105,6 +111,8 @@ class Rank:
             def local_rank(self) -> int:
                 return rank.local
 
+        if self.size == 1:
+            return {"plugins": [Environment()]}
         # the others may wait long for rank zero's pictures; no buffer changes in training
         strategy = DDPStrategy(cluster_environment=Environment(), timeout=timedelta(hours=2), forward_sync_buffers=False)
         return {"strategy": strategy, "num_nodes": self.nodes, "use_distributed_sampler": False}

@@ -5,18 +5,25 @@ Everything here works on every system, with less where a system offers less.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
+import io
 import os
+import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["END_SIGNALS", "TIME_SIGNALS", "command_line", "give_back", "peak_memory", "quoted", "replace"]
+__all__ = [
+    *("END_SIGNALS", "TIME_SIGNALS", "WINDOWS"),
+    *("command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace"),
+]
 
+#: Windows deletes and replaces no file that is open, and its shells quote in their own way.
+WINDOWS = os.name == "nt"
 #: Signals that end a command: Ctrl-C, and a polite kill.
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Signals by which SLURM and submitit announce the end of a job's time; Windows has none of them.
@@ -56,8 +63,13 @@ def peak_memory() -> float | None:
 
 
 def quoted(argument: str) -> str:
-    """An argument as it is typed in this system's shell."""
-    return subprocess.list2cmdline([argument]) if os.name == "nt" else shlex.quote(argument)
+    """An argument as it is typed in this system's shell; on Windows in cmd and in PowerShell."""
+    if not WINDOWS:
+        return shlex.quote(argument)
+    if re.fullmatch(r"[\w.:/\\=+-]+", argument):
+        return argument
+    # backslashes are doubled before a quote, and stand for themselves elsewhere
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda m: 2 * m[1] + ('\\"' if m[2] else ""), argument) + '"'
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -65,17 +77,37 @@ def command_line(arguments: Sequence[str]) -> str:
     return " ".join(map(quoted, arguments))
 
 
+def print_any_script() -> None:
+    """Has what is printed in signs that the output's encoding lacks written as escapes, where Python would raise an error.
+
+    So it is where the output goes to a file or a pipe, on Windows and in an ASCII locale. On stderr Python does it by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="deproj.escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written for signs that an encoding lacks: the bytes of a file's name as they are, escapes for all else."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("deproj.escape", _escape)
+
+
 def replace(source: Path, target: Path) -> None:
-    """Renames a file over another one.
+    """Renames a file over another one, or a folder to a free name.
 
     Raises:
-        OSError: where that can't be done; on Windows also where another process holds the target open for a second.
+        OSError: where that can't be done; on Windows also where a process holds one of the two open for a second.
     """
     for attempt in range(ATTEMPTS):
         try:
             os.replace(source, target)
             return
         except PermissionError:
-            if os.name != "nt" or attempt == ATTEMPTS - 1:
+            if not WINDOWS or attempt == ATTEMPTS - 1:
                 raise
             time.sleep(PAUSE)

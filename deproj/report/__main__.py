@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
+from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.process.system import command_line
 
@@ -28,7 +29,7 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def report(args: argparse.Namespace) -> None:
+def report(args: argparse.Namespace, progress: Progress) -> None:
     """Reads the runs, draws, and writes the page."""
     if args.seeds < 0:
         raise UserError(f"--seeds is at least 0; got {args.seeds}.")
@@ -49,7 +50,7 @@ def report(args: argparse.Namespace) -> None:
     rows = rows_of(found, against)
     out, command = args.out, command_line(["python", "-m", "deproj.report", *sys.argv[1:]])
     out.mkdir(parents=True, exist_ok=True)
-    drawn, damaged = draw_pictures(found, args.seeds, out) if args.seeds else ([], [])
+    drawn, damaged = draw_pictures(found, args.seeds, out, progress) if args.seeds else ([], [])
     left_out += damaged
     figures = {
         "Fidelity against noise": scatter(found, rows),
@@ -69,7 +70,13 @@ def report(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = options().parse_args()
-    return run_command(lambda: report(args))
+
+    def command() -> None:
+        progress = progress_here()
+        with progress.phase("reporting"):
+            report(args, progress)
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

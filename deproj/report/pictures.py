@@ -15,12 +15,13 @@ from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
 from deproj.measure.results import LeftOut, Setting
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
+from deproj.process.progress import Progress
 from deproj.settings.nodes import settings
 
 __all__ = ["draw_pictures"]
 
 
-def draw_pictures(found: list[Setting], noises: int, out: Path) -> tuple[list[str], list[LeftOut]]:
+def draw_pictures(found: list[Setting], noises: int, out: Path, progress: Progress) -> tuple[list[str], list[LeftOut]]:
     """Draws into ``pictures/``, and a sheet for each noise.
 
     Args:
@@ -39,14 +40,15 @@ def draw_pictures(found: list[Setting], noises: int, out: Path) -> tuple[list[st
         return [], damaged
     renderer = sd.renderer(encoder, device)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for number in range(noises):
-        drawn = {label: renderer(states, seeds(100 * number)) for label, states in rows.items()}
-        for row, pictures in enumerate(drawn.values()):
-            for column, picture in enumerate(pictures):
-                image = Image.fromarray(picture.numpy())
-                image.thumbnail((256, 256))
-                image.save(out / "pictures" / f"{row}-{number}-{column}.png")
-        save_image(sheet(drawn, PROMPTS), out / f"sheet-{number + 1}.png")
+    with progress.phase("drawing the benchmark prompts", noises * len(rows) * len(PROMPTS) * renderer.settings.steps) as phase:
+        for number in range(noises):
+            drawn = {label: renderer(states, seeds(100 * number), phase.advance) for label, states in rows.items()}
+            for row, pictures in enumerate(drawn.values()):
+                for column, picture in enumerate(pictures):
+                    image = Image.fromarray(picture.numpy())
+                    image.thumbnail((256, 256))
+                    image.save(out / "pictures" / f"{row}-{number}-{column}.png")
+            save_image(sheet(drawn, PROMPTS), out / f"sheet-{number + 1}.png")
     return list(rows), damaged
 
 

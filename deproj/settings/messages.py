@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,7 +51,7 @@ def typed(key: str, value: Any) -> str:
     """A setting as it is typed in a shell, whatever signs its value holds."""
     text = "null" if value is None else str(value)
     if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
-        escaped = text.replace("'", "\\'")
+        escaped = re.sub(r"(\\*)('|\Z)", r"\1\1\2", text).replace("'", "\\'")  # Hydra reads \\ as \ before a quote only
         text = f"'{escaped}'"
     return quoted(f"{key}={text}")
 
@@ -59,6 +59,10 @@ def typed(key: str, value: Any) -> str:
 def explain(error: HydraException | OmegaConfBaseException) -> str:
     """A Hydra or OmegaConf error in one line."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if equals and re.fullmatch(r"[\w/.@+~-]+", key):
+            return f"{error.override} can't be read: signs as ( ) = [ {{ ' , are quoted. Type it as: {typed(key, value)}"
     if match := re.search(r"Could not find '([\w/-]+)/([^'/]*)'(.*)", text, re.DOTALL):
         group, choice, rest = match.groups()
         listed = rest.partition("Config search path")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from deproj.benchmark import SINGLE
 from deproj.data.batches import EpochOrder, sorting_pays
@@ -24,6 +22,7 @@ from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process import system
+from deproj.process.progress import Progress
 from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
 from deproj.speed.peers import PlainLoop
 from deproj.training.graphs import GraphedFeed
@@ -204,17 +203,16 @@ def counted(name: str, function: Callable[[], Any], units: int, unit: str, devic
     return Case(name, run, counter.get_total_flops() / units, precision, units=units, unit=unit)
 
 
-def measure(found: list[Case], rounds: int) -> None:
+def measure(found: list[Case], rounds: int, progress: Progress) -> None:
     """Times every case once a round, after a first time that isn't counted."""
-    bar = tqdm(total=len(found) * (rounds + 1), desc="measuring", disable=not sys.stderr.isatty())
-    for number in range(rounds + 1):
-        for case in found:
-            start = time.perf_counter()
-            case.run()
-            if number:
-                case.seconds.append((time.perf_counter() - start) / case.units)
-            bar.update()
-    bar.close()
+    with progress.phase("measuring", len(found) * (rounds + 1)) as phase:
+        for number in range(rounds + 1):
+            for case in found:
+                start = time.perf_counter()
+                case.run()
+                if number:
+                    case.seconds.append((time.perf_counter() - start) / case.units)
+                phase.advance()
 
 
 def peak_memory(code: str, device: str) -> float | None:

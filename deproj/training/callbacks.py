@@ -18,6 +18,7 @@ from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.kept import kept
+from deproj.process.progress import SILENT, Progress
 from deproj.process.system import give_back
 from deproj.runs.folder import RunFolder
 from deproj.training.dashboards import Dashboard, Picture, picture_name
@@ -42,12 +43,22 @@ class BenchmarkSheet(pl.Callback):
         label: of this run's row.
         every: epochs between sheets.
         cache: folder of the first row's pictures, which all runs share.
+        progress: is told how far a sheet is.
     """
 
-    def __init__(self, encoder: TextEncoder, renderer: Renderer, folder: RunFolder, label: str, every: int, cache: Path) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        renderer: Renderer,
+        folder: RunFolder,
+        label: str,
+        every: int,
+        cache: Path,
+        progress: Progress = SILENT,
+    ) -> None:
         self.encoder, self.renderer, self.folder, self.label, self.every = encoder, renderer, folder, label, every
         self.embedding = encoder.compose(PROMPTS)
-        self.cache = cache
+        self.cache, self.progress = cache, progress
         self.reference: Tensor | None = None  # the first row
         self.seconds = 0.0  # spent on drawing
 
@@ -57,20 +68,24 @@ class BenchmarkSheet(pl.Callback):
         if self.reference is None:
             self.reference = self.first_row()
         states = model.model.generate(self.embedding.to(model.device))
-        pictures = self.renderer(states, SEEDS)
+        pictures = self.pictures(states)
         image = sheet({TRUE_STATES: self.reference, self.label: pictures}, PROMPTS)
         save_image(image, path)
         self.seconds += time.monotonic() - start
         return image, pictures
+
+    def pictures(self, states: Tensor) -> Tensor:
+        """Pictures of the benchmark prompts, (6, height, width, 3) uint8, from their states (6, 77, D)."""
+        total = len(PROMPTS) * self.renderer.settings.steps
+        with self.progress.phase("drawing the benchmark prompts", total) as phase:
+            return self.renderer(states, SEEDS, phase.advance)
 
     def first_row(self) -> Tensor:
         """Pictures of the true states, (6, height, width, 3) uint8, drawn once for all runs."""
         made_from = repr((self.encoder.hash, self.renderer.hash, PROMPTS, SEEDS))
         path = self.cache / f"benchmark-{hashlib.sha256(made_from.encode()).hexdigest()[:20]}.safetensors"
         states = self.encoder(PROMPTS).states
-        return kept(path, lambda: {"pictures": self.renderer(states, SEEDS)}, "the benchmark pictures of the true states")[
-            "pictures"
-        ]
+        return kept(path, lambda: {"pictures": self.pictures(states)}, "the benchmark pictures of the true states")["pictures"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DeprojectorModule)

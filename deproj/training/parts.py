@@ -15,6 +15,7 @@ from deproj.feed import FeedMode
 from deproj.measure.evaluator import Evaluator, evaluation_prompts
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
+from deproj.process.progress import Progress
 from deproj.runs.folder import RunFolder
 from deproj.selection import TokenSelection
 from deproj.settings.build import build
@@ -131,6 +132,7 @@ class Pictures:
         encoder: TextEncoder,
         prompts: list[str],
         folder: RunFolder,
+        progress: Progress,
     ) -> Pictures:
         """Loads what draws, on rank zero where pictures are asked for and quick enough.
 
@@ -147,6 +149,6 @@ class Pictures:
             print(f"Drawing nothing: there is no CUDA here, and sd={name} is too slow on a CPU (sd.cpu=true draws all the same).")
         if renderer is not None and chosen.render:
             label = f"{config['choices']['selection']}, {config['choices']['feed']}"
-            benchmark = BenchmarkSheet(encoder, renderer, folder, label, chosen.render, data.references)
-        evaluator = Evaluator(encoder, renderer, prompts, chosen.sd.clip, data.references) if prompts else None
+            benchmark = BenchmarkSheet(encoder, renderer, folder, label, chosen.render, data.references, progress)
+        evaluator = Evaluator(encoder, renderer, prompts, chosen.sd.clip, data.references, progress=progress) if prompts else None
         return cls(benchmark, evaluator)

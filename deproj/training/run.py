@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
 from deproj.process.interruption import Interruption
+from deproj.process.progress import SILENT, Progress
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.training.clock import Clock
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(config: dict[str, Any], path: Path, interruption: Interruption, rank: Rank | None = None) -> float:
+def run(
+    config: dict[str, Any], path: Path, interruption: Interruption, rank: Rank | None = None, progress: Progress = SILENT
+) -> float:
     """Trains, draws, measures and exports one deprojector.
 
     Args:
@@ -27,6 +30,7 @@ def run(config: dict[str, Any], path: Path, interruption: Interruption, rank: Ra
         path: folder of the run; an interrupted run in it goes on.
         interruption: whose signals stop the training with a checkpoint.
         rank: which of the run's processes this is, where another one has started it. All but rank zero train only.
+        progress: what is told how far the run is, unless trainer.progress=false.
 
     Returns:
         The least held-out free-running loss.
@@ -37,37 +41,40 @@ def run(config: dict[str, Any], path: Path, interruption: Interruption, rank: Ra
         print(f"{path} is done (held-out loss {done.val_loss:.4f}); nothing to do.")
         return done.val_loss
     clock = Clock()
-    # torch, Lightning, transformers and diffusers take seconds to import: a mistake in the settings is told before.
-    from deproj.process.ranks import others
-    from deproj.training.checkpoints import Behind
-    from deproj.training.finish import finish, tell
-    from deproj.training.parts import Parts, Pictures, measured_prompts
-    from deproj.training.place import Place
-    from deproj.training.trainer import Training, seed_everything
+    progress = progress if chosen.trainer.progress else SILENT
+    with progress.phase("loading"):
+        # torch, Lightning, transformers and diffusers take seconds to import: a mistake in the settings is told before.
+        from deproj.process.ranks import others
+        from deproj.training.checkpoints import Behind
+        from deproj.training.finish import finish, tell
+        from deproj.training.parts import Parts, Pictures, measured_prompts
+        from deproj.training.place import Place
+        from deproj.training.trainer import Training, seed_everything
 
-    quiet_libraries()
-    source = data.source()
-    seed_everything(chosen.seed)
-    place = Place.of(chosen, data.batch_size, rank)
-    prompts = measured_prompts(source, chosen.evaluate) if place.first else []
-    before = Behind.of(folder.last_checkpoint)
-    parts = Parts.of(config, chosen, place, data, source, before)
-    clock.lap("loading")
-    parts.data.setup()
-    clock.lap("samples")
-    pictures = Pictures.of(config, chosen, place, data, parts.encoder, prompts, folder)
-    if place.first:
-        folder.begin(config)
-    training = Training.of(config, chosen, place, parts, pictures, before, folder, interruption)
+        quiet_libraries()
+        source = data.source()
+        seed_everything(chosen.seed)
+        place = Place.of(chosen, data.batch_size, rank)
+        prompts = measured_prompts(source, chosen.evaluate) if place.first else []
+        before = Behind.of(folder.last_checkpoint)
+        parts = Parts.of(config, chosen, place, data, source, before)
+        clock.lap("loading")
+        parts.data.setup(progress=progress)
+        clock.lap("samples")
+        pictures = Pictures.of(config, chosen, place, data, parts.encoder, prompts, folder, progress)
+        if place.first:
+            folder.begin(config)
+        training = Training.of(config, chosen, place, parts, pictures, before, folder, interruption, progress)
     with training.dashboards_closed():
         if not before.done(chosen.trainer.max_epochs):
-            with others(place.rank, partial(run, config, path)):
+            with progress.phase("training"), others(place.rank, partial(run, config, path)):
                 training.fit(parts, folder, before)
         behind = Behind.of(folder.last_checkpoint)
         if not place.first:
             return behind.best
         clock.lap("training", apart=pictures.seconds)
         clock.phases["pictures"] = round(pictures.seconds, 1)
-        result = finish(parts, pictures, place, training, behind, folder, clock)
+        with progress.phase("exporting"):
+            result = finish(parts, pictures, place, training, behind, folder, clock)
     tell(result, folder, pictures)
     return result.val_loss

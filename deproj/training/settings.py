@@ -24,7 +24,7 @@ class TrainerSettings:
         accelerator: Lightning's: auto, cpu, gpu.
         gradient_clip_val: largest norm of the gradient, or None.
         cuda_graphs: whether a training step is captured as CUDA graphs.
-        progress: whether to show a progress bar.
+        progress: whether to show how far the run is.
         devices: processes that train together on each node, or "auto": one for each GPU, or two without one.
         nodes: machines.
     """

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
 from deproj.process.interruption import Interrupted, Interruption
+from deproj.process.progress import SILENT, Progress
 from deproj.runs.folder import RunFolder
 from deproj.training.callbacks import LevelMemory, StopOnSignal
 from deproj.training.checkpoints import Behind, RunCheckpoint, WholeCheckpoints
-from deproj.training.dashboards import Dashboard, TensorBoardDashboard, WandbDashboard
+from deproj.training.dashboards import Dashboard
 from deproj.training.metrics_file import MetricsFile
 from deproj.training.parts import Parts, Pictures
 from deproj.training.place import Place
+from deproj.training.progress import EpochLines
 from deproj.training.settings import RunSettings
 
 __all__ = ["Training", "seed_everything"]
@@ -54,14 +56,15 @@ class Training:
         before: Behind,
         folder: RunFolder,
         interruption: Interruption,
+        progress: Progress,
     ) -> Training:
         """Makes the trainer; only rank zero logs, draws and shows progress."""
-        shown = chosen.trainer.progress and place.first
         callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=chosen.trainer.patience)]
         callbacks += [StopOnSignal(interruption, folder.last_checkpoint), LevelMemory()]
-        callbacks += [TQDMProgressBar(refresh_rate=5)] * shown
         callbacks += [] if pictures.benchmark is None else [pictures.benchmark]
+        callbacks += [EpochLines(progress)] * (progress is not SILENT)
         callbacks += [RunCheckpoint(folder.checkpoints)]
+        together = place.rank.together()
         trainer = pl.Trainer(
             default_root_dir=folder.path,
             max_epochs=chosen.trainer.max_epochs,
@@ -70,13 +73,13 @@ class Training:
             precision="64-true" if place.precision == 64 else "32-true",
             logger=make_loggers(config, chosen, folder, before.steps) if place.first else False,
             callbacks=callbacks,
-            plugins=WholeCheckpoints(),
+            plugins=[WholeCheckpoints(), *together.pop("plugins", [])],
             gradient_clip_val=chosen.trainer.gradient_clip_val,
-            enable_progress_bar=shown,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, len(parts.data.train_dataloader())),
-            **place.rank.together(),
+            **together,
         )
         return cls(trainer)
 
@@ -108,7 +111,11 @@ def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder,
     """
     loggers: list[Logger] = [MetricsFile(folder.metrics, steps)]
     if chosen.logger.kind == "tensorboard":
+        from deproj.training.tensorboard import TensorBoardDashboard  # an extra
+
         loggers.append(TensorBoardDashboard(folder.path, steps))
     elif chosen.logger.kind == "wandb":
+        from deproj.training.weights_and_biases import WandbDashboard  # half a second, for those who ask for it
+
         loggers.append(WandbDashboard(config, folder, chosen.logger.project, chosen.logger.details))
     return loggers

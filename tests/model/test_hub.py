@@ -124,7 +124,7 @@ def python(code: str, folder: Path, endpoint: str, **environment: str) -> Ended:
     names = {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
     env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | names | environment
     env["PYTHONPATH"] = str(Path(__file__).parents[1])
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=200)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

@@ -68,7 +68,7 @@ time.sleep(100)
 
 
 def test_a_process_that_waits_for_a_dead_one_ends():
-    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, encoding="utf-8", timeout=60)
     assert ended.returncode == 1
     assert ended.stderr.endswith("error: process 1 was killed (signal 9); out of memory?\n")
 

@@ -21,7 +21,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from deproj.benchmark import COMPOSED, SINGLE
 from deproj.runs.folder import RunFolder
-from deproj.training.dashboards import NO_DETAILS, WandbDashboard, job_name, picture_name
+from deproj.training.dashboards import picture_name
+from deproj.training.weights_and_biases import NO_DETAILS, WandbDashboard, job_name
 
 Train = Callable[..., Ended]
 spec = importlib.util.spec_from_file_location("dashboard", Path(__file__).parents[2] / "experiments" / "dashboard.py")
@@ -259,7 +260,7 @@ def test_without_a_server_it_goes_on_offline(
 ):
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("deproj.training.dashboards.START", 3)
+    monkeypatch.setattr("deproj.training.weights_and_biases.START", 3)
     ended = train("logger=wandb", "hydra.run.dir=run")
     assert ended.code == 0, ended.err
     (said,) = [line for line in ended.out.splitlines() if line.startswith("W&B: ")]

@@ -140,7 +140,9 @@ def launched(launcher: str, caches: Path) -> list[str]:
 def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: Path):
     settings = ["seed=0,1", "optimizer.learning_rate=1e-3,-1", "trainer.max_epochs=1", *launched(launcher, caches)]
     command = [sys.executable, "-m", "deproj.train", "-m", *settings]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert ended.returncode == 1, ended.stderr
     rows = index(tmp_path / "sweep")
     assert [row["state"] for row in rows] == ["done", "failed", "done", "failed"]

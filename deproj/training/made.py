@@ -1,0 +1,56 @@
+"""What a command has made before its run begins, and its removal where nothing begins."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from deproj.process.errors import UserError
+from deproj.process.files import alone, release_logs
+from deproj.process.system import WINDOWS
+
+__all__ = ["Made", "remove_if_unused"]
+
+
+class Made(Callback):
+    """What this process makes before a run begins, noted when Hydra is about to: nothing else is ever taken away.
+
+    Attributes:
+        folders: the run's, if it wasn't there, and those above it that weren't, the deepest first.
+        files: of the run's folder, that weren't there.
+    """
+
+    folders: ClassVar[list[Path]] = []
+    files: ClassVar[list[Path]] = []
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.run.dir).absolute()
+        Made.folders = Made.folders or [path for path in (folder, *folder.parents) if not path.exists()]
+        Made.files = [path for name in ("train.log", ".lock") if not (path := folder / name).exists()]
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.folders, cls.files = [], []
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Takes away what this process has made for a run in which nothing has begun; not another process's, nor the user's."""
+    if not folder.is_dir():
+        return
+    names = {path.name for path in folder.iterdir()}
+    if folder.absolute() not in Made.folders or not names <= {"train.log", ".lock"}:
+        return
+    release_logs(folder)
+    with contextlib.suppress(UserError, OSError):
+        with alone(lock := folder / ".lock", refusal="another process has begun"):
+            for path in Made.files:
+                if path != lock.absolute() or not WINDOWS:  # which deletes no file that is held
+                    path.unlink(missing_ok=True)
+        if WINDOWS and lock.absolute() in Made.files:
+            lock.unlink(missing_ok=True)
+        for path in Made.folders:
+            path.rmdir()  # unless there is anything else in it
