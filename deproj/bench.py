@@ -47,7 +47,7 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
 
     from deproj.process.machine import machine, multiplies_bfloat16
     from deproj.speed.cases import cases, measure, peak_memory
-    from deproj.speed.table import rows_of, table
+    from deproj.speed.table import as_text, rows_of
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
@@ -56,7 +56,7 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
     found = [case for case in cases(args.quick, device) if half or case.precision != "bf16"]
     measure(found, rounds, progress)
     rows = rows_of(found)
-    print(table(rows))
+    print(as_text(rows))
     codes = [] if args.quick else ["plain loop", "ours", *["ours bf16"] * half]
     memory = {code: mib for code in codes if (mib := peak_memory(code, device)) is not None}
     if memory:

@@ -256,10 +256,10 @@ def parse(prompt: str) -> Expression:
     Raises:
         UserError: for what it cannot read, with the character where that is.
     """
-    reader = Reader(prompt)
-    expression = reader.blend(0)
-    if (sign := reader.peek()) is not None:
-        reader.fail("this closes nothing" if sign in ")>" else "this cannot stand here; put signs of a text in quotes")
+    parser = Parser(prompt)
+    expression = parser.blend(0)
+    if (sign := parser.peek()) is not None:
+        parser.fail("this closes nothing" if sign in ")>" else "this cannot stand here; put signs of a text in quotes")
     return expression
 
 
@@ -276,7 +276,7 @@ def written(weight: float, atom: Atom) -> str:
     return f"{sign}{what}" + ("" if size == 1 else f":{size!r}")
 
 
-class Reader:
+class Parser:
     """Recursive descent over one prompt."""
 
     def __init__(self, prompt: str) -> None:

@@ -309,7 +309,7 @@ def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | No
 
     row, count = torch.full_like(drawn, 232), len(drawn) // len(asked)
     for k, expression in enumerate(asked):
-        if (image := alone(expression)) is not None:
+        if (image := lone_picture(expression)) is not None:
             row[k * count : (k + 1) * count] = fitted(image, drawn.shape[2], drawn.shape[1])
     if there := [k for k, one in enumerate(true) if one is not None]:
         places = [k * count + j for k in there for j in range(count)]
@@ -318,7 +318,7 @@ def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | No
     return row
 
 
-def alone(expression: Expression) -> Image | None:
+def lone_picture(expression: Expression) -> Image | None:
     """The picture that an expression is, if it is nothing else."""
     if len(expression.terms) == 1:
         weight, atom = expression.terms[0]

@@ -48,7 +48,7 @@ def rows_of(found: list[Case]) -> list[Row]:
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def as_text(rows: list[Row]) -> str:
     lines = [["case", "median", "rate", "spread", "× plain loop in float32", "share of 2048³"]]
     for row in rows:
         ratio = ""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from deproj.runs.records import KINDS, Evaluation
 
-__all__ = ["COLUMNS", "Dashboard", "Picture", "picture_name", "table"]
+__all__ = ["COLUMNS", "Dashboard", "Picture", "evaluation_rows", "picture_name"]
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
@@ -51,7 +51,7 @@ def picture_name(prompt: str) -> str:
     return re.sub(r"\W+", "_", f"{'composed' if ',' in prompt else 'single'} {prompt}")
 
 
-def table(evaluation: Evaluation) -> list[list[Any]]:
+def evaluation_rows(evaluation: Evaluation) -> list[list[Any]]:
     """An evaluation's rows, by `COLUMNS`."""
     return [
         [kind, measure, summary.value, summary.low, summary.high, summary.n]

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.runs.records import Evaluation
-from deproj.training.dashboards import COLUMNS, Dashboard, Picture, table
+from deproj.training.dashboards import COLUMNS, Dashboard, Picture, evaluation_rows
 
 __all__ = ["TensorBoardDashboard"]
 
@@ -33,7 +33,7 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
 
     @rank_zero_only
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
-        lines = [COLUMNS, ["---"] * len(COLUMNS), *table(evaluation)]
+        lines = [COLUMNS, ["---"] * len(COLUMNS), *evaluation_rows(evaluation)]
         self.experiment.add_text("evaluation", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), step)
 
     @rank_zero_only

@@ -20,7 +20,7 @@ from deproj.process.files import write_whole
 from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation
-from deproj.training.dashboards import COLUMNS, Dashboard, Picture, table
+from deproj.training.dashboards import COLUMNS, Dashboard, Picture, evaluation_rows
 from deproj.training.sweep import INDEX
 
 __all__ = ["WandbDashboard", "job_name"]
@@ -134,7 +134,7 @@ class WandbDashboard(Logger, Dashboard):
     @rank_zero_only
     def evaluation(self, evaluation: Evaluation, step: int) -> None:
         setting = f"{self.choices['selection']}, {self.choices['feed']}"  # tables of several runs are shown as one
-        rows = [[setting, self.config["seed"], *row] for row in table(evaluation)]
+        rows = [[setting, self.config["seed"], *row] for row in evaluation_rows(evaluation)]
         with self.staging():
             self.experiment.log(
                 {"evaluation": wandb.Table(columns=["setting", "seed", *COLUMNS], data=rows), "trainer/global_step": step}

@@ -53,7 +53,9 @@ def test_a_rehearsal_gives_results_and_no_figures(root: Path):
 
 def test_a_card_takes_the_place_of_arithmetic(root: Path):
     device = {"name": "NVIDIA H100 80GB HBM3", "count": 1}
-    out = recorded(root / "out", scale="card", card={"driver_version": "580.1", "clocks.sm": "345 MHz"}, **{"torch device": device})
+    out = recorded(
+        root / "out", scale="card", card={"driver_version": "580.1", "clocks.sm": "345 MHz"}, **{"torch device": device}
+    )
     publish.publish(out, root)
     docs = (root / "docs" / "gpu.md").read_text(encoding="utf-8")
     assert "Measured on one NVIDIA H100 80GB HBM3" in docs
@@ -69,7 +71,9 @@ def test_a_trial_that_was_stopped_is_published_too(root: Path):
     assert "| **tests** | running |" in (root / "experiments" / "cuda" / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_without_a_summary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_without_a_summary_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr("sys.argv", ["publish.py", str(tmp_path)])
     assert publish.main() == 1
     assert "holds no summary.json" in capsys.readouterr().err
