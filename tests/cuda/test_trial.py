@@ -22,6 +22,7 @@ def trial(out: Path, **environment: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.soak
 def test_every_part_passes_or_says_why_not(tmp_path: Path):
     code, summary = trial(tmp_path / "out")
     said = {name: (entry["status"], entry.get("last lines")) for name, entry in summary["parts"].items()}
