@@ -36,7 +36,10 @@ def card() -> dict[str, str] | None:
     """What nvidia-smi tells of the first card, or None where there is none."""
     try:
         told = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+            ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader"],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -154,7 +154,9 @@ READ: dict[str, Spoil] = {
     "ancestral scheduler": index(scheduler=["diffusers", "EulerAncestralDiscreteScheduler"]),
     "image to image": index(_class_name="StableDiffusionImg2ImgPipeline"),
     "early numbers": put(TEXT, bos_token_id=0, eos_token_id=2, pad_token_id=1),
-    "a pointer beside": lambda folder: (folder / "unet" / "diffusion_pytorch_model.bin").write_text(POINTER) and None,
+    "a pointer beside": lambda folder: (
+        (folder / "unet" / "diffusion_pytorch_model.bin").write_text(POINTER, encoding="utf-8") and None
+    ),
 }
 
 

@@ -215,7 +215,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(shutil, "_use_fd_functions", False)  # so that whole paths are named
     monkeypatch.setattr(system, "PAUSE", 0)
     monkeypatch.setattr("deproj.process.system.WINDOWS", True)
-    monkeypatch.setattr("deproj.process.files.WINDOWS", True)
+    monkeypatch.setattr("deproj.training.made.WINDOWS", True)
     return refused
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Ended, start, wait_for
@@ -115,9 +116,9 @@ def test_the_first_row_is_drawn_once_for_all_jobs(train: Train, tmp_path: Path, 
     drawn: list[torch.Tensor] = []
     draw = Renderer.__call__
 
-    def noting(self: Renderer, states: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    def noting(self: Renderer, states: torch.Tensor, *arguments: Any) -> torch.Tensor:
         drawn.append(states)
-        return draw(self, states, seeds)
+        return draw(self, states, *arguments)
 
     monkeypatch.setattr(Renderer, "__call__", noting)
     cache = tmp_path / "fresh" / "samples"
