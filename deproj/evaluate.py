@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
-from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
@@ -22,7 +22,7 @@ from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, BaselineRecord, Evaluation
 from deproj.settings.build import build
 from deproj.settings.compose import compose_config
-from deproj.settings.nodes import foreign_classes, settings
+from deproj.settings.nodes import foreign_classes
 
 if TYPE_CHECKING:
     from deproj.measure.evaluator import Evaluator
@@ -47,7 +47,7 @@ def evaluator_of(
     from deproj.process.hub import reach
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sd = StableDiffusion(settings(SdSettings, config["sd"], "sd"))
+    sd = StableDiffusion.of(config)
     if score_clip is not None:
         if sd.miniature:
             raise UserError("the pixel world has a reader of its own and no CLIP score; leave --score-clip out.")

@@ -18,19 +18,19 @@ import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image, fromarray
 
+from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
-from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Named, Picture, between, parse
 from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.settings.nodes import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deproj.draw.stable_diffusion import SdSettings
+    from deproj.draw.settings import SdSettings
     from deproj.pipeline import DeprojectorPipeline
 
 __all__: list[str] = []
@@ -91,10 +91,7 @@ def sd_of(args: argparse.Namespace) -> SdSettings:
     """The Stable Diffusion that is named, or the run's own, or the pixel world."""
     run = RunFolder(Path(args.model))
     if args.sd is None and run.is_run:
-        node = run.read_config().get("sd")
-        if not isinstance(node, dict):
-            raise UserError(f"{run.config} has no sd; name the pipeline with --sd.")
-        chosen = settings(SdSettings, node, "sd")
+        chosen = StableDiffusion.of(run.read_config()).settings
     else:
         chosen = StableDiffusion.named(args.sd or "pixel", args.clip).settings
     changed = {"clip": args.clip, "steps": args.sampler_steps, "guidance": args.guidance}

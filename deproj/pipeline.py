@@ -29,7 +29,8 @@ from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
 from deproj.draw.renderer import Renderer, draw, sample
-from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+from deproj.draw.settings import SdSettings
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError

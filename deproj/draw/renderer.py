@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deproj.clip.check import check_finite, variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line, locate
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.settings import SdSettings
 from deproj.process.errors import UserError
 from deproj.process.quiet import quiet_loading
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from deproj.draw.settings import SdSettings
 from deproj.process.errors import UserError
 from deproj.settings.compose import read_config
 from deproj.settings.nodes import settings
@@ -23,35 +23,7 @@ if TYPE_CHECKING:
     from deproj.draw.renderer import Renderer
     from deproj.pixel.reader import Reader
 
-__all__ = ["SdSettings", "StableDiffusion"]
-
-
-@dataclass(frozen=True)
-class SdSettings:
-    """The settings under ``sd``: which Stable Diffusion, and how it samples.
-
-    Attributes:
-        name: ``pixel`` for the miniature world, else any name, which messages use.
-        path: folder or hub id of the pipeline.
-        clip: folder or hub id of its CLIP, or None.
-        steps: of the sampler, DPM-Solver++.
-        guidance: classifier-free guidance, 1 for none.
-        cpu: whether it is quick enough to draw without CUDA.
-        prompts, samples: what data.prompts and data.size are by default.
-    """
-
-    name: str
-    path: str
-    clip: str | None
-    steps: int
-    guidance: float
-    cpu: bool
-    prompts: str | None
-    samples: int
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 1 <= self.guidance < math.inf:
-            raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")
+__all__ = ["StableDiffusion"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +34,17 @@ class StableDiffusion:
     """
 
     settings: SdSettings
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> StableDiffusion:
+        """That of a run's settings.
+
+        Raises:
+            UserError: where they name none, or a value that isn't allowed.
+        """
+        if not isinstance(node := config.get("sd"), dict):
+            raise UserError(f"the run's config.yaml has no sd, but {node!r}; name the pipeline with --sd.")
+        return cls(settings(SdSettings, node, "sd"))
 
     @classmethod
     def named(cls, sd: str | Path, clip: str | Path | None = None) -> StableDiffusion:

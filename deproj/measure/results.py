@@ -105,13 +105,12 @@ def find(folders: list[Path]) -> Iterator[RunFolder]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no folder {folder}.")
-        found = {path.parent for name in ("config.yaml", "baseline.json") for path in folder.rglob(name)}
-        if not found:
+        if not (found := RunFolder.under(folder)):
             raise UserError(f"{folder} holds no runs.")
-        for path in sorted(found):
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield RunFolder(path)
+        for run in found:
+            if run.path.resolve() not in seen:
+                seen.add(run.path.resolve())
+                yield run
 
 
 def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result:

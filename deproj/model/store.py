@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load as parsed
@@ -18,12 +18,26 @@ from deproj.process.files import intact, refuse_pointer, replacing, write_whole
 from deproj.process.hub import download, upload
 from deproj.runs.folder import RunFolder
 
-if TYPE_CHECKING:
-    from deproj.model.base import Deprojector
-
 __all__ = ["load", "locate_model", "push", "save", "shipped"]
 
-Model = TypeVar("Model", bound="Deprojector")
+
+class Storable(Protocol):
+    """What a model must have to be stored: `deproj.model.base.Deprojector` has it."""
+
+    distance: EmbeddingDistance | None
+    sheet: bytes | None
+
+    def stored(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def of_config(cls, stored: dict[str, Any]) -> Self: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
+
+
+Model = TypeVar("Model", bound=Storable)
 
 SHIPPED = Path(__file__).parents[1] / "pixel" / "models"
 
@@ -61,7 +75,7 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     return download(str(source), FILES, revision)
 
 
-def save(model: Deprojector, folder: Path, repo_id: str | None = None) -> None:
+def save(model: Storable, folder: Path, repo_id: str | None = None) -> None:
     """Writes ``config.json``, ``model.safetensors`` (float32) and the card, each whole or not at all.
 
     Args:
@@ -81,7 +95,7 @@ def save(model: Deprojector, folder: Path, repo_id: str | None = None) -> None:
     write_whole(folder / "README.md", model_card(config, repo_id or folder.name, model.sheet is not None))
 
 
-def push(model: Deprojector, repo_id: str, message: str, private: bool | None, token: str | None, **options: Any) -> str:
+def push(model: Storable, repo_id: str, message: str, private: bool | None, token: str | None, **options: Any) -> str:
     """Uploads what `save` writes; returns the address of the commit."""
     with TemporaryDirectory() as folder:
         save(model, Path(folder), repo_id)

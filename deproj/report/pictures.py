@@ -11,12 +11,11 @@ from torch import Tensor
 from deproj.benchmark import PROMPTS, seeds
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.sheets import TRUE_STATES, save_image, sheet
-from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.results import LeftOut, Setting
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.process.progress import Progress
-from deproj.settings.nodes import settings
 
 __all__ = ["draw_pictures"]
 
@@ -31,7 +30,7 @@ def draw_pictures(found: list[Setting], noises: int, out: Path, progress: Progre
         The rows' labels, the true states first, none where nothing can be drawn; and the models that are damaged.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sd = StableDiffusion(settings(SdSettings, found[0].first.config["sd"], "sd"))
+    sd = StableDiffusion.of(found[0].first.config)
     if not sd.quick_on(device):
         return [], []
     encoder = sd.encoder(device)

@@ -91,6 +91,12 @@ class RunFolder:
         """Measures; with `mean` those with composed prompts as the mean of their parts."""
         return self.path / ("evaluation-mean.json" if mean else "evaluation.json")
 
+    @classmethod
+    def under(cls, folder: Path) -> list[RunFolder]:
+        """The runs and baselines in a folder and below it, by path."""
+        names = ("config.yaml", "baseline.json")
+        return [cls(path) for path in sorted({path.parent for name in names for path in folder.rglob(name)})]
+
     @property
     def is_run(self) -> bool:
         return self.config.is_file()

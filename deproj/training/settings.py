@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.settings import SdSettings
 from deproj.process.errors import UserError
 from deproj.settings.nodes import settings
 

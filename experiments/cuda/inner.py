@@ -43,7 +43,8 @@ def generated(folder: Path, count: int, device: str, dtype: torch.dtype) -> Tens
 
 def stable_diffusion(config: dict[str, Any]) -> Any:
     """The Stable Diffusion of settings."""
-    from deproj.draw.stable_diffusion import SdSettings, StableDiffusion
+    from deproj.draw.settings import SdSettings
+    from deproj.draw.stable_diffusion import StableDiffusion
     from deproj.settings.nodes import settings
 
     return StableDiffusion(settings(SdSettings, config["sd"], "sd"))

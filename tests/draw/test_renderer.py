@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.renderer import Renderer
+from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import sheet
-from deproj.draw.stable_diffusion import SdSettings
 from deproj.process.errors import UserError
 from deproj.settings.nodes import settings
 from deproj.settings.shipped import CONF

@@ -17,7 +17,7 @@ from deproj.data.cache import CachedSamples, build_cache
 from deproj.data.mix import Mix
 from deproj.data.sources import GrammarPrompts, ListedPrompts
 from deproj.draw.renderer import Renderer
-from deproj.draw.stable_diffusion import SdSettings
+from deproj.draw.settings import SdSettings
 from deproj.measure import metrics
 from deproj.measure.baselines import BASELINES, Ridge
 from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_file

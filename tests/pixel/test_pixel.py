@@ -161,7 +161,7 @@ def test_pictures_from_true_states_hold_what_was_asked(encoder: TextEncoder, rea
     from omegaconf import OmegaConf
 
     from deproj.draw.renderer import Renderer
-    from deproj.draw.stable_diffusion import SdSettings
+    from deproj.draw.settings import SdSettings
     from deproj.settings.nodes import settings
     from deproj.settings.shipped import CONF
 

@@ -1,0 +1,38 @@
+"""The settings of a Stable Diffusion, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from deproj.process.errors import UserError
+
+__all__ = ["SdSettings"]
+
+
+@dataclass(frozen=True)
+class SdSettings:
+    """The settings under ``sd``: which Stable Diffusion, and how it samples.
+
+    Attributes:
+        name: ``pixel`` for the miniature world, else any name, which messages use.
+        path: folder or hub id of the pipeline.
+        clip: folder or hub id of its CLIP, or None.
+        steps: of the sampler, DPM-Solver++.
+        guidance: classifier-free guidance, 1 for none.
+        cpu: whether it is quick enough to draw without CUDA.
+        prompts, samples: what data.prompts and data.size are by default.
+    """
+
+    name: str
+    path: str
+    clip: str | None
+    steps: int
+    guidance: float
+    cpu: bool
+    prompts: str | None
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 1 <= self.guidance < math.inf:
+            raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")
