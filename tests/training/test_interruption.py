@@ -160,14 +160,14 @@ def test_one_process_at_a_time_in_a_folder(train: Train, tmp_path: Path):
 
 def test_a_read_only_folder_of_shared_work_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is there is read without a lock, which couldn't be written. Root may write anywhere, so the lock is refused here."""
-    import deproj.process.files
+    import deproj.process.kept
 
     made = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: {"x": torch.arange(3.0)}, "numbers")
 
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(deproj.process.files, "alone", refused)
+    monkeypatch.setattr(deproj.process.kept, "alone", refused)
     found = deproj.process.kept.kept(tmp_path / "a.safetensors", lambda: pytest.fail("made again"), "numbers")
     assert torch.equal(found["x"], made["x"])
 
