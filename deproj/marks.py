@@ -1,7 +1,7 @@
 """The web's marks in prompts and captions, which mean nothing here: found, written in this project's way, taken out.
 
-    found("((cat)), <lora:x:0.8>")        hints: ``((cat))`` is written ``cat:1.21`` here, …
-    stripped("masterpiece, (cat:1.2)")    "masterpiece, cat"
+found("((cat)), <lora:x:0.8>")        hints: ``((cat))`` is written ``cat:1.21`` here, …
+stripped("masterpiece, (cat:1.2)")    "masterpiece, cat"
 """
 
 from __future__ import annotations

@@ -87,46 +87,55 @@ def wrong_column(name: object, column: str, names: Any) -> UserError:
     return UserError(f"{name} has no column {column!r}; it has: {listed(names)}.")
 
 
-def choose(name: str, column: str | None, rows: Sequence[Mapping[str, Any]]) -> str:
+def choose(name: str, column: str | None, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """The column of the captions.
 
     Args:
         column: as it was asked for; None finds the one column of texts, or the one of these that goes by a known name.
-        rows: the first ones.
+        rows: the first ones, each with its place, as in "line 3".
 
     Raises:
         UserError: for a column that isn't there or holds no texts, and where several could be meant.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    texts = [path for path in dict.fromkeys(path for row in rows for path in paths(row)) if holds_texts(rows, path)]
-    if column is not None:
-        values = [value for row in rows if (value := field(row, column)) is not MISSING]
-        if not values:
-            raise wrong_column(name, column, dict.fromkeys([*names, *texts]))
-        check_texts(values, f"the column {column!r} of {name}", texts)
-        return column
+    values = [row for _, row in rows]
+    names = list(dict.fromkeys(name for row in values for name in row))
+    texts = [path for path in dict.fromkeys(path for row in values for path in paths(row)) if holds_texts(values, path)]
     known = [path for path in texts if path.rpartition(".")[2].lower() in KNOWN]
-    for found in (texts, known):
-        if len(found) == 1:
-            return found[0]
-    if not texts:
-        raise UserError(f"{name} has no column of texts; it has: {listed(names)}.")
-    raise UserError(f"{name} needs data.column=, the name of the captions' column; it has: {listed(known or texts)}.")
+    if column is None:
+        for found in (texts, known):
+            if len(found) == 1:
+                return found[0]
+        if texts:
+            raise UserError(f"{name} needs data.column=, the name of the captions' column; it has: {listed(known or texts)}.")
+        if not (named := [key for key in names if key.lower() in KNOWN]):
+            raise UserError(f"{name} has no column of texts; it has: {listed(names)}.")
+        column = named[0]  # which holds something else, as is now told
+    held = [(place, value) for place, row in rows if (value := field(row, column)) is not MISSING]
+    if not held:
+        raise wrong_column(name, column, dict.fromkeys([*names, *texts]))
+    check_texts(name, column, held, texts)
+    return column
 
 
-def check_texts(values: Sequence[Any], where: str, others: Sequence[str]) -> None:
+def check_texts(name: str, column: str, held: Sequence[tuple[str, Any]], others: Sequence[str]) -> None:
     """Refuses a column that holds no texts.
 
     Args:
+        held: values with their places.
         others: columns that do.
     """
     hint = f" Of texts: {listed(others)}." if others else ""
-    try:
-        texts = [text for value in values for text in texts_of(value, where) if text and text.strip()]
-    except UserError as error:
-        raise UserError(f"{error}{hint}") from None
-    if texts and all(map(is_number, texts)):
-        raise UserError(f"{where} holds numbers ({texts[0]}), where texts are needed.{hint}")
+    texts = []
+    for place, value in held:
+        try:
+            texts += [
+                (place, text) for text in texts_of(value, f"{name}, {place}: the column {column!r}") if text and text.strip()
+            ]
+        except UserError as error:
+            raise UserError(f"{error}{hint}") from None
+    if texts and all(is_number(text) for _, text in texts):
+        place, text = texts[0]
+        raise UserError(f"{name}, {place}: the column {column!r} holds numbers ({text}), where texts are needed.{hint}")
 
 
 def paths(row: Mapping[str, Any], before: str = "") -> Iterator[str]:

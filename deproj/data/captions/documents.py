@@ -156,8 +156,9 @@ class Document:
         while True:
             if self.peek() != '"':
                 raise self.wrong('a name in " is needed' if self.peek() else "")
-            yield self.value()
+            name = self.value()
             self.take(":")
+            yield name
             if self.take(",}") == "}":
                 return
 
@@ -167,7 +168,7 @@ class Member(NamedTuple):
 
     name: str
     kind: str
-    count: int
+    size: int
 
 
 def members(path: Path) -> tuple[list[Member], bool]:
@@ -232,7 +233,7 @@ def rows_of(path: Path, column: str | None) -> tuple[Iterator[Row], str | None]:
     found, alone = members(path)
     if not alone:
         return line_rows(path), column
-    lists = [member.name for member in found if member.kind == "list" and member.count]
+    lists = [member.name for member in found if member.kind == "list" and member.size]
     if "annotations" in lists:
         return member_rows(path, "annotations"), column
     if column in lists:
@@ -271,7 +272,7 @@ def document_column(path: Path, column: str | None) -> str | None:
         if not isinstance(row.value, dict):
             where = f"{path}, line {row.place}"
             raise UserError(f"{where} is {described(row.value)}, where an object with the captions' column is needed.")
-    return choose(str(path), asked, [row.value for row in sample])
+    return choose(str(path), asked, [(f"line {row.place}", row.value) for row in sample])
 
 
 def document_records(path: Path, column: str | None, chosen: str | None) -> Iterator[Record]:

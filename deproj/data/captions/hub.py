@@ -35,7 +35,7 @@ class HubCaptions:
         textual = [key for key, kind in data.features.items() if not type(kind).__name__.startswith(("Image", "Audio", "Video"))]
         sample = data.select_columns(textual)[:SAMPLED]
         count = min(len(data), SAMPLED)
-        self.column = choose(name, column, [{key: sample[key][k] for key in textual} for k in range(count)])
+        self.column = choose(name, column, [(f"row {k + 1}", {key: sample[key][k] for key in textual}) for k in range(count)])
         self.rows = data.select_columns([self.column if self.column in textual else self.column.partition(".")[0]])
 
     def __iter__(self) -> Iterator[Record]:

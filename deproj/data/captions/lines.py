@@ -171,4 +171,3 @@ def whole_record(path: Path) -> Iterator[Record]:
     """The whole file as one caption, as it stands beside a picture; its lines are joined."""
     with open_text(path) as file:
         yield Record(1, " ".join(line.strip() for line in file.read().split("\n")))
-

@@ -17,10 +17,7 @@ from deproj.data.captions.spool import Spool
 from deproj.data.captions.tables import table_column, table_records
 from deproj.process.errors import UserError
 
-__all__ = ["KEEP_OR_STRIP", "KINDS", "Captions", "read_captions"]
-
-#: What becomes of the web's marks (``data.marks``).
-KEEP_OR_STRIP = ("keep", "strip")
+__all__ = ["KINDS", "Captions", "read_captions"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
     Args:
         prompts: the path of a file or a folder, a pattern of shards, or ``hub:owner/name``.
         column: of the captions, where there are columns; None finds it.
-        marks: whether the web's marks are kept or stripped, one of `KEEP_OR_STRIP`.
+        marks: whether the web's marks are kept, or stripped.
         folder: of the temporary file that the texts are copied to.
 
     Raises:
@@ -78,7 +75,9 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
             beside = (len(paths) > 1 or Path(prompts).is_dir()) and is_beside_picture(path, pictures(path.parent))
             chosen, records = records_of(path, column, beside)
             if reading.column not in (None, chosen) and chosen is not None:
-                raise UserError(f"{name}: the column is {reading.column!r} in some files, {chosen!r} in others; set data.column=.")
+                raise UserError(
+                    f"{name}: the column is {reading.column!r} in some files, {chosen!r} in others; set data.column=."
+                )
             reading.column = reading.column or chosen
             take(records, "row" if kind_of(path) == ".parquet" else "line", str(path))
     if not reading.captions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def rows(path: Path, wanted: list[str] | None = None, at_once: int = AT_ONCE) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(path: Path, wanted: list[str], at_once: int = AT_ONCE) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their numbers, from 1.
 
     Args:
-        wanted: columns that are decoded; None takes those that may hold texts, not those of pictures.
+        wanted: columns that are decoded.
     """
+    number = 0
     with opened(path) as file:
-        schema = file.schema_arrow
-        names = wanted if wanted is not None else [name for name in schema.names if "binary" not in str(schema.field(name).type)]
-        number = 0
         try:
-            for batch in file.iter_batches(at_once, columns=names):
+            for batch in file.iter_batches(at_once, columns=wanted):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -65,15 +64,13 @@ def rows(path: Path, wanted: list[str] | None = None, at_once: int = AT_ONCE) ->
 def parquet_column(path: Path, column: str | None) -> str | None:
     """The column of the captions; None for a file without rows."""
     with opened(path) as file:
-        names = file.schema_arrow.names
-    if column in names:
-        names, wanted = [column], [column]
-    else:
-        wanted = None
-    sample = [row for _, row in zip(range(SAMPLED), (row for _, row in rows(path, wanted, SAMPLED)), strict=False)]
+        schema = file.schema_arrow
+        # pictures are not decoded to look for texts
+        wanted = [name for name in schema.names if name == column or "binary" not in str(schema.field(name).type)]
+    sample = [(f"row {number}", row) for number, row in itertools.islice(rows(path, wanted, SAMPLED), SAMPLED)]
     if not sample:
         return None
-    return choose(str(path), column, [dict.fromkeys(names), *sample])
+    return choose(str(path), column, [(place, dict.fromkeys(schema.names) | row) for place, row in sample])
 
 
 def parquet_records(path: Path, column: str) -> Iterator[Record]:

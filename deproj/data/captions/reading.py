@@ -25,11 +25,13 @@ class Record(NamedTuple):
         place: number of the line or row, from 1.
         text: None where there is none: a null, or a row that ends before its column.
         short: whether the row has fewer fields than the header.
+        bare: whether the text has commas that no quotes hold.
     """
 
     place: int
     text: str | None
     short: bool = False
+    bare: bool = False
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Reading:
         captions: that were found.
         empty: that were left out, since nothing was in them.
         short: rows with fewer fields than the header.
+        bare: texts with commas that no quotes hold.
         nulls: texts that U+0000 was taken out of.
         ends: texts that a start or an end token was taken out of.
         marked: texts with the web's marks; `mark` is the first one.
@@ -55,6 +58,7 @@ class Reading:
     captions: int = 0
     empty: int = 0
     short: int = 0
+    bare: int = 0
     nulls: int = 0
     ends: int = 0
     marked: int = 0
@@ -72,6 +76,7 @@ class Reading:
             UserError: for a text that can't be encoded.
         """
         self.short += record.short
+        self.bare += record.bare
         text = record.text or ""
         if "\0" in text:
             self.nulls += 1
@@ -102,6 +107,8 @@ class Reading:
             yield f"{self.empty:,} empty left out"
         if self.short:
             yield f"{self.short:,} rows shorter than the header"
+        if self.bare:
+            yield f"{self.bare:,} with commas that no quotes hold, told from others by the space after them"
         if self.nulls:
             yield f"U+0000 taken out of {self.nulls:,}"
         if self.ends:
@@ -115,7 +122,7 @@ class Reading:
     @property
     def noteworthy(self) -> bool:
         """Whether anything was left out, taken out or cut."""
-        return any((self.empty, self.short, self.nulls, self.ends, self.marked, self.long))
+        return any((self.empty, self.short, self.bare, self.nulls, self.ends, self.marked, self.long))
 
 
 def check_encodable(text: str, place: str) -> None:

@@ -49,7 +49,9 @@ class Spool:
         try:
             self.file.write(content)
         except OSError as error:
-            raise UserError(f"captions are copied to a temporary file while they are read: {error.strerror}; make room.") from None
+            raise UserError(
+                f"captions are copied to a temporary file while they are read: {error.strerror}; make room."
+            ) from None
         self.size += len(content)
         if self.size - self.starts[-1] >= self.SIZE:
             self.starts.append(self.size)

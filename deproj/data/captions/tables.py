@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -23,6 +23,8 @@ SEPARATORS = (",", ";", "\t", "|")
 NAMED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 #: Quotes of a word processor.
 OPENING, CLOSING = "“„‟«‘‚", "”“»‟’‘"
+#: Stands for a comma that is part of a text, while `csv` reads; no text has this letter, which Unicode never assigns.
+COMMA = "\ufdd0"
 
 
 class Row(NamedTuple):
@@ -42,10 +44,11 @@ class Watched:
 
     Args:
         read: lines that went before.
+        bare: whether a comma before a space is part of a text; where a line has quotes, these say so.
     """
 
-    def __init__(self, lines: Iterator[str], read: int = 0) -> None:
-        self.source, self.lines, self.read = lines, list[str](), read
+    def __init__(self, lines: Iterator[str], read: int = 0, bare: bool = False) -> None:
+        self.source, self.lines, self.read, self.bare = lines, list[str](), read, bare
 
     def __iter__(self) -> Watched:
         return self
@@ -54,7 +57,7 @@ class Watched:
         line = next(self.source)
         self.lines.append(line)
         self.read += 1
-        return line
+        return line.replace(", ", f"{COMMA} ") if self.bare and '"' not in line else line
 
     @property
     def start(self) -> int:
@@ -67,8 +70,11 @@ def parsed(watched: Watched, separator: str) -> Iterator[list[str]]:
     return csv.reader(watched, delimiter=separator, strict=True, skipinitialspace=True)
 
 
-def rows(path: Path, column: str | None) -> Iterator[Row]:
-    """The header, and then every record with anything in it.
+def rows(path: Path, column: str | None, bare: bool = False) -> Generator[Row]:
+    """The header, and then every record.
+
+    Args:
+        bare: as in `Watched`.
 
     Raises:
         UserError: for quotes that never close or close within a field.
@@ -83,7 +89,7 @@ def rows(path: Path, column: str | None) -> Iterator[Row]:
             separator = separator_of(path, first, column)
         if not first:
             return
-        watched = Watched(itertools.chain([first], (line for _, line in lines)), number - 1)
+        watched = Watched(itertools.chain([first], (line for _, line in lines)), number - 1, bare)
         records = parsed(watched, separator)
         while True:
             watched.lines.clear()
@@ -120,7 +126,7 @@ def refuse(path: Path, watched: Watched, error: csv.Error) -> NoReturn:
         line = watched.lines[0].strip()
         shown = line if len(line) <= 60 else f"{line[:59]}…"
         raise UserError(
-            f"{place}: a quote that opens here closes within a text or never ({shown}); a quote that is part of a text is doubled."
+            f"{place}: a quote that opens here closes within a text or never ({shown}); a quote that is part of one is doubled."
         )
     raise UserError(f"{place}: no CSV: {said}.")
 
@@ -146,10 +152,13 @@ def table_column(path: Path, column: str | None) -> str | None:
         header = header_of(path, records)
         if not header:
             return None
-        sample = [dict(zip(header, row.fields, strict=False)) for row in itertools.islice(records, SAMPLED)]
+        sample = [
+            (f"line {row.place}", dict.fromkeys(header) | dict(zip(header, row.fields, strict=False)))
+            for row in itertools.islice(records, SAMPLED)
+        ]
         if not sample:
             return None
-        return choose(str(path), column, [dict.fromkeys(header), *sample])
+        return choose(str(path), column, sample)
 
 
 def table_records(path: Path, column: str) -> Iterator[Record]:
@@ -158,15 +167,39 @@ def table_records(path: Path, column: str) -> Iterator[Record]:
     Raises:
         UserError: for rows with more fields than the header, and for typographic quotes around a text.
     """
-    records = rows(path, column)
+    bare = has_bare_commas(path, column)
+    records = rows(path, column, bare)
     header = header_of(path, records)
     at = header.index(column)
     for row in records:
-        extra = [text for text in row.fields[len(header) :] if text.strip()]
-        if extra or any(is_curly(text, row) for text in row.fields[at : at + 1]):
+        if has_extra(row, header) or any(is_curly(text, row) for text in row.fields[at : at + 1]):
             refuse_row(path, row, header)
         text = row.fields[at] if at < len(row.fields) else None
-        yield Record(row.place, text, short=0 < len(row.fields) < len(header))
+        short = 0 < len(row.fields) < len(header)
+        yield Record(row.place, text and text.replace(COMMA, ","), short, bare=text is not None and COMMA in text)
+
+
+def has_extra(row: Row, header: list[str]) -> bool:
+    """Whether a row has more fields than the header, with anything in them."""
+    return any(text.strip() for text in row.fields[len(header) :])
+
+
+def has_bare_commas(path: Path, column: str) -> bool:
+    """Whether the texts have commas that no quotes hold, and yet can be told apart.
+
+    That is where the captions are the first column, so that no field before them can take a part of them, and where no row
+    has too many fields if a comma before a space is part of a text.
+    """
+
+    def too_long(bare: bool) -> bool:
+        with closing(rows(path, column, bare)) as records:
+            header = header_of(path, records)
+            return any(has_extra(row, header) for row in records)
+
+    with closing(rows(path, column)) as records:
+        if header_of(path, records).index(column) != 0:
+            return False
+    return too_long(bare=False) and not too_long(bare=True)
 
 
 def is_curly(text: str, row: Row) -> bool:
