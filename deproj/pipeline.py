@@ -24,6 +24,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from deproj import marks
 from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
@@ -220,9 +221,11 @@ class DeprojectorPipeline:
         """
         if not 0 <= strength <= 1:
             raise UserError(f"strength is 0 to 1; got {strength}.")
-        expressions = self.read(as_list(prompt, embedding, image), pictures)
+        prompts = as_list(prompt, embedding, image)
+        expressions = self.read(prompts, pictures)
         embedded = embed(expressions, self.encoder, self.pictures)
-        for caution in self.cautions(expressions, embedded):
+        hints = [str(hint) for one in prompts if isinstance(one, str) for hint in marks.found_in_prompt(one)]
+        for caution in dict.fromkeys([*hints, *self.cautions(expressions, embedded)]):
             warnings.warn(caution, stacklevel=2)
         return self.blend(expressions, embedded, strength)
 
