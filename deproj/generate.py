@@ -51,7 +51,7 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
     texts = list(args.prompts)
     if args.file is not None:
         read = read_captions(str(args.file))
-        if read.reading.noteworthy:
+        if read.reading.altered:
             print(read)
         texts += read.texts()
     if args.between is not None:

@@ -50,7 +50,7 @@ def evaluation_prompts(source: PromptSource, count: int, seed: int) -> list[str]
 def prompts_of_file(path: Path, source: PromptSource) -> list[str]:
     """Prompts of a file, read as captions are, none of which may have been trained on."""
     read = read_captions(str(path))
-    if read.reading.noteworthy:
+    if read.reading.altered:
         print(read)
     texts = list(dict.fromkeys(read.texts()))
     if len(texts) < 2:

@@ -79,11 +79,12 @@ class Document:
 
     def __init__(self, file: TextIO, path: Path) -> None:
         self.file, self.path = file, path
-        self.text, self.at, self.line, self.ended = "", 0, 1, False
+        self.text, self.at, self.ended = "", 0, False
+        self.line, self.counted = 1, 0  # of the line that this place of the text is in
 
     def _more(self) -> bool:
         """Reads on, and forgets what was passed."""
-        self.line += self.text.count("\n", 0, self.at)
+        self.line, self.counted = self.place, 0
         # as much again as there is, so that an element of any length is tried few times
         piece = self.file.read(max(PIECE, len(self.text) - self.at))
         self.text, self.at, self.ended = self.text[self.at :] + piece, 0, not piece
@@ -92,7 +93,9 @@ class Document:
     @property
     def place(self) -> int:
         """The number of the line."""
-        return self.line + self.text.count("\n", 0, self.at)
+        self.line += self.text.count("\n", self.counted, self.at)
+        self.counted = self.at
+        return self.line
 
     def peek(self) -> str:
         """The next character that is no space; nothing at the end."""

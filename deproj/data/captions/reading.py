@@ -122,7 +122,12 @@ class Reading:
     @property
     def noteworthy(self) -> bool:
         """Whether anything was left out, taken out or cut."""
-        return any((self.empty, self.short, self.bare, self.nulls, self.ends, self.marked, self.long))
+        return self.altered or any((self.empty, self.marked, self.long))
+
+    @property
+    def altered(self) -> bool:
+        """Whether a text may be another than its file seems to hold."""
+        return any((self.short, self.bare, self.nulls, self.ends))
 
 
 def check_encodable(text: str, place: str) -> None:
