@@ -135,7 +135,7 @@ class TextEncoder:
         """Token ids of each text, SOS and EOS included, however many; no text has another SOS or EOS within it."""
         if isinstance(texts, str):
             raise UserError("texts are a list of strings; got one string.")
-        ids = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
+        ids = self.tokenizer(list(texts), verbose=False, return_attention_mask=False).input_ids if texts else []
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
         return [
             row if ends.isdisjoint(inner := row[1:-1]) else [row[0], *(one for one in inner if one not in ends), row[-1]]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from conftest import Ended
 
 Train = Callable[..., Ended]
@@ -36,10 +35,10 @@ def test_changed_captions_are_told(train: Train, tmp_path: Path):
     for arguments in (command, ("resume=run",)):
         ended = train(*arguments, defaults=arguments is command)
         assert ended.code == 0, ended.err
-        assert "The captions have changed since run was trained" in ended.out
+        assert "The captions have changed since" in ended.out
     ended = train("resume=run", "trainer.max_epochs=2", defaults=False)
     assert ended.code == 1
-    assert "the captions have changed since run began with 91 captions of c.csv" in ended.err
+    assert "run began with 91 captions of c.csv" in ended.err
     assert "92 captions of c.csv" in ended.err
     assert len(ended.err.strip().splitlines()) == 2
     (tmp_path / "c.csv").unlink()
