@@ -27,23 +27,8 @@ from deproj.expression import (
 from deproj.process.errors import UserError
 
 ATOMS = (
-    ,
-)
-    "cat",
-    "1girl",
-    "red hair",
-    "a:b",
-    "-x",
-    "",
-    " padded ",
-    'quo"te',
-    "back\\slash",
-    "café (noir)",
-    "日本",
-    "<y>",
-    "a@b|c",
-    "a、b",
-    "a，b",
+    *("cat", "1girl", "red hair", "a:b", "-x", "", " padded ", 'quo"te', "back\\slash", "café (noir)", "日本", "<y>", "a@b|c"),
+    *("a、b", "a，b"),
 )
 
 
