@@ -10,7 +10,9 @@ import io
 import json
 import lzma
 import re
+import sys
 import tracemalloc
+import types
 from pathlib import Path
 
 import pyarrow
@@ -156,6 +158,8 @@ REFUSED: dict[str, tuple[str, str | bytes, str | None, str]] = {
     "quotes of a word processor, commas": ("a.csv", "caption,n\n“cat, maid”,0\n", None, "line 2: its quotes are typographic"),
     "quotes, German": ("a.csv", "n;caption\n1;„Katze“\n", None, "line 2: its quotes are typographic"),
     "two columns of one name": ("a.csv", "caption,caption\na,b\n", None, "two columns of the name 'caption'"),
+    "a list as a text": ("a.csv", "caption,n\n\"['cat', 'maid']\",1\n", None, "line 2: a list or an object is written as a text"),
+    "a JSON list as a text": ("a.tsv", 'n\tcaption\n1\t"[""cat"", ""maid""]"\n', None, "line 2: a list or an object"),
     "no header": ("a.csv", '"1girl, red hair"\n"cat"\n', None, "where the column's name is needed"),
     "csv, wrong column": ("a.csv", as_csv(), "text", "no column 'text'; it has: caption, n"),
     "csv, two columns of texts": ("a.csv", "a,b\nx,y\n", None, r"needs data\.column=.*: a, b"),
@@ -229,8 +233,14 @@ def test_what_is_refused(tmp_path: Path, kind: str):
 TOLD: dict[str, tuple[str, str, list[str], str]] = {
     "blank lines": ("a.txt", "cat\n\n  \nmaid\n", ["cat", "maid"], "2 captions of .*, 2 empty left out"),
     "nulls": ("a.jsonl", '{"caption": null}\n{"caption": "  "}\n{"caption": "cat"}\n{"id": 3}\n', ["cat"], "3 empty left out"),
-    "short rows": ("a.csv", "caption,by\ncat,me\nmaid\n", ["cat", "maid"], "1 rows shorter"),
-    "short rows, text last": ("a.csv", "n,caption\n1,cat\n2\n", ["cat"], "1 empty left out, 1 rows shorter"),
+    "nulls of a data frame": (
+        "a.csv",
+        "caption,n\nNaN,1\nNULL,2\n\\N,3\nnull hypothesis,4\n",
+        ["null hypothesis"],
+        "3 empty left out",
+    ),
+    "short rows": ("a.csv", "caption,by\ncat,me\nmaid\n", ["cat", "maid"], "1 row shorter"),
+    "short rows, text last": ("a.csv", "n,caption\n1,cat\n2\n", ["cat"], "1 empty left out, 1 row shorter"),
     "bare commas": (
         "a.csv",
         "caption,by\ncat, maid,me\nyellow eye, 1girl\n",
@@ -309,6 +319,11 @@ FOLDERS: dict[str, tuple[dict[str, str], str, list[str]]] = {
         ["cat", "dog"],
     ),
     "kohya's own ending": ({"1.png": "", "1.caption": "cat\nmaid"}, "", ["cat maid"]),
+    "a text beside no picture": (
+        {"1.png": "", "1.txt": "cat", "classes.txt": "a\nb"},
+        "",
+        ["cat"],
+    ),
     "shards": ({"b.txt": "3\n4", "a.txt": "1\n2"}, "", ["1", "2", "3", "4"]),
     "a pattern": ({"b.csv": "caption\ny", "a.csv": "caption\nx", "c.txt": "z"}, "*.csv", ["x", "y"]),
     "a pattern of folders": ({"x/a.jsonl": '{"text": "one"}', "y/a.jsonl": '{"text": "two"}'}, "**/*.jsonl", ["one", "two"]),
@@ -329,6 +344,68 @@ def test_folders_and_patterns(tmp_path: Path, kind: str):
     for name, content in files.items():
         written(tmp_path, name, content)
     assert list(read_captions(str(tmp_path / asked) if asked else str(tmp_path)).texts()) == texts
+
+
+def test_texts_beside_no_picture_are_told(tmp_path: Path):
+    for name in ("1.png", "1.txt", "2.txt"):
+        written(tmp_path, name, "cat")
+    assert str(read_captions(str(tmp_path))) == f"1 caption of {tmp_path}, 1 text file beside no picture left out."
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_line_is_told_far_into_a_file(tmp_path: Path, packed: bool):
+    content = b"a picture of many things\n" * 20_000 + "d\xe9j\xe0 vu, a picture of the sea\n".encode("latin-1") + b"more\n" * 9
+    path = written(tmp_path, "a.txt.gz" if packed else "a.txt", gzip.compress(content) if packed else content)
+    with pytest.raises(UserError, match=r"from line 20001 on .*Windows-1252"):
+        read_captions(str(path))
+
+
+def test_a_path_in_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written(tmp_path, "a.txt", "cat")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert list(read_captions("~/a.txt").texts()) == ["cat"]
+
+
+class FakeData:
+    """As much of a data set of `datasets` as is asked for."""
+
+    def __init__(self, columns: dict[str, list[object]]) -> None:
+        self.columns, self.features = columns, dict.fromkeys(columns, "any")
+
+    def select_columns(self, names: list[str]) -> FakeData:
+        return FakeData({name: self.columns[name] for name in names})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, rows: slice) -> dict[str, list[object]]:
+        return {name: values[rows] for name, values in self.columns.items()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "found"),
+    [
+        ({"text": TEXTS * 500}, None, TEXTS * 500),
+        ({"n": [1, 2], "captions": [TEXTS[:2], TEXTS[2:]]}, None, TEXTS),
+        ({"caption": [{"en": text} for text in TEXTS]}, "caption.en", TEXTS),
+        ({"n": [1], "text": ["a"]}, "n", r"row 1: the column 'n' holds a number \(1\).* Of texts: text"),
+        ({"a": ["x"]}, "text", "no column 'text'; it has: a"),
+    ],
+)
+def test_data_sets_of_the_hub(
+    columns: dict[str, list[object]], asked: str | None, found: list[str] | str, monkeypatch: pytest.MonkeyPatch
+):
+    module = types.ModuleType("datasets")
+    module.load_dataset = lambda name, split: FakeData(columns)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    if isinstance(found, str):
+        with pytest.raises(UserError, match=found):
+            read_captions("hub:some/captions", asked)
+    else:
+        read = read_captions("hub:some/captions", asked)
+        assert list(read.texts()) == found
+        assert str(read).startswith(f"{len(found):,} captions of some/captions (column ")
 
 
 @pytest.mark.parametrize(

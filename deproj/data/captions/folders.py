@@ -10,7 +10,7 @@ from pathlib import Path
 from deproj.data.captions.lines import kind_of
 from deproj.process.errors import UserError
 
-__all__ = ["KINDS", "files_of", "is_beside_picture"]
+__all__ = ["KINDS", "files_of", "is_beside_picture", "pictures_in"]
 
 #: What is read, by the end of the name.
 KINDS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -53,6 +54,7 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
     Raises:
         UserError: for what isn't there, holds no text, or can't be read in one way only, with the line or row.
     """
+    prompts = os.path.expanduser(prompts)
     name = prompts.removeprefix("hub:")
     reading, strip = Reading(name), marks == "strip"
     captions = Captions(Spool(folder), reading, strip)
@@ -69,11 +71,14 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
         take(iter(data), "row", name)
     else:
         paths = files_of(prompts)
-        reading.files = len(paths)
         pictures = cache(pictures_in)
+        beside = [] if paths == [Path(prompts)] else [path for path in paths if is_beside_picture(path, pictures(path.parent))]
+        if beside:  # a text beside no picture is a list of classes, or a note
+            reading.strays = len(paths) - len(beside)
+            paths = beside
+        reading.files = len(paths)
         for path in paths:
-            beside = (len(paths) > 1 or Path(prompts).is_dir()) and is_beside_picture(path, pictures(path.parent))
-            chosen, records = records_of(path, column, beside)
+            chosen, records = records_of(path, column, whole=bool(beside))
             if reading.column not in (None, chosen) and chosen is not None:
                 raise UserError(
                     f"{name}: the column is {reading.column!r} in some files, {chosen!r} in others; set data.column=."
@@ -85,17 +90,17 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
     return captions
 
 
-def records_of(path: Path, column: str | None, beside: bool) -> tuple[str | None, Iterator[Record]]:
+def records_of(path: Path, column: str | None, whole: bool) -> tuple[str | None, Iterator[Record]]:
     """The column of a file's captions, and these.
 
     Args:
-        beside: whether the file is one caption, beside a picture.
+        whole: whether a text file is one caption, beside a picture.
     """
     kind = kind_of(path)
     if kind in (".txt", ".caption"):
         if column is not None:
             raise UserError(f"{path} has no columns; leave data.column out.")
-        return None, whole_record(path) if beside else line_records(path)
+        return None, whole_record(path) if whole else line_records(path)
     if kind in (".jsonl", ".json"):
         chosen = document_column(path, column)
         return chosen, document_records(path, column, chosen)

@@ -42,6 +42,7 @@ class Reading:
         name: of the file, folder, pattern or data set.
         column: of the texts; None where there are no columns.
         files: that were read, where there are several.
+        strays: text files that were left out, since they stand beside no picture, where others do.
         captions: that were found.
         empty: that were left out, since nothing was in them.
         short: rows with fewer fields than the header.
@@ -55,6 +56,7 @@ class Reading:
     name: str
     column: str | None = None
     files: int = 1
+    strays: int = 0
     captions: int = 0
     empty: int = 0
     short: int = 0
@@ -102,11 +104,14 @@ class Reading:
     def parts(self, strip_marks: bool = False) -> Iterator[str]:
         """What there is to say of it, part by part."""
         of = self.name if self.files == 1 else f"{self.name} ({self.files:,} files)"
-        yield f"{self.captions:,} captions of {of}" + ("" if self.column is None else f" (column {self.column})")
+        column = "" if self.column is None else f" (column {self.column})"
+        yield f"{counted(self.captions, 'caption')} of {of}{column}"
+        if self.strays:
+            yield f"{counted(self.strays, 'text file')} beside no picture left out"
         if self.empty:
             yield f"{self.empty:,} empty left out"
         if self.short:
-            yield f"{self.short:,} rows shorter than the header"
+            yield f"{counted(self.short, 'row')} shorter than the header"
         if self.bare:
             yield f"{self.bare:,} with commas that no quotes hold, told from others by the space after them"
         if self.nulls:
@@ -122,12 +127,16 @@ class Reading:
     @property
     def noteworthy(self) -> bool:
         """Whether anything was left out, taken out or cut."""
-        return self.altered or any((self.empty, self.marked, self.long))
+        return self.altered or any((self.strays, self.empty, self.marked, self.long))
 
     @property
     def altered(self) -> bool:
         """Whether a text may be another than its file seems to hold."""
         return any((self.short, self.bare, self.nulls, self.ends))
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def check_encodable(text: str, place: str) -> None:

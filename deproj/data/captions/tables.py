@@ -23,6 +23,10 @@ SEPARATORS = (",", ";", "\t", "|")
 NAMED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 #: Quotes of a word processor.
 OPENING, CLOSING = "“„‟«‘‚", "”“»‟’‘"
+#: What databases and data frames write where there is nothing.
+NULL = ("NULL", "null", "None", "NaN", "nan", "N/A", "<NA>", r"\N")
+#: What they write where there is a list or an object.
+WRITTEN_OUT = re.compile(r"""\s*(?:\[\s*(["']).*\1\s*\]|\{\s*(["']).*\})\s*""", re.DOTALL)
 #: Stands for a comma that is part of a text, while `csv` reads; no text has this letter, which Unicode never assigns.
 COMMA = "\ufdd0"
 
@@ -165,7 +169,8 @@ def table_records(path: Path, column: str) -> Iterator[Record]:
     """The captions of a column.
 
     Raises:
-        UserError: for rows with more fields than the header, and for typographic quotes around a text.
+        UserError: for rows with more fields than the header, for typographic quotes around a text, and for a list or an object
+            that is written as one.
     """
     bare = has_bare_commas(path, column)
     records = rows(path, column, bare)
@@ -175,6 +180,10 @@ def table_records(path: Path, column: str) -> Iterator[Record]:
         if has_extra(row, header) or any(is_curly(text, row) for text in row.fields[at : at + 1]):
             refuse_row(path, row, header)
         text = row.fields[at] if at < len(row.fields) else None
+        if text is not None and text.strip() in NULL:
+            text = None
+        elif text is not None and WRITTEN_OUT.fullmatch(text):
+            raise UserError(f"{path}, line {row.place}: a list or an object is written as a text; save it as .jsonl instead.")
         short = 0 < len(row.fields) < len(header)
         yield Record(row.place, text and text.replace(COMMA, ","), short, bare=text is not None and COMMA in text)
 
