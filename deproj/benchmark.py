@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["COMPOSED", "PROMPTS", "SINGLE", "is_benchmark", "plain", "seeds", "words_of"]
+import re
+
+__all__ = ["COMMAS", "COMPOSED", "PROMPTS", "SINGLE", "is_benchmark", "parts_of", "plain", "seeds", "words_of"]
+
+#: What parts a composed prompt: the comma, and those of Japanese and Chinese.
+COMMAS = ",、，"
 
 SINGLE = ("cat maid", "1girl red hair blue eye black skirt", "1boy 1girl in class room")
 COMPOSED = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room")
@@ -15,9 +20,14 @@ def seeds(first: int = 0) -> list[int]:
     return [first + number for number in range(len(SINGLE))] * 2
 
 
+def parts_of(text: str) -> list[str]:
+    """The parts of a composed prompt, between its commas."""
+    return [part for piece in re.split(f"[{COMMAS}]", text) if (part := piece.strip())]
+
+
 def plain(text: str) -> str:
     """A composed prompt as one plain text: without its commas."""
-    return " ".join(text.replace(",", " ").split())
+    return " ".join(" ".join(parts_of(text)).split())
 
 
 def words_of(text: str) -> str:
@@ -27,4 +37,8 @@ def words_of(text: str) -> str:
 
 def is_benchmark(text: str) -> bool:
     """Whether a text has the words of a benchmark prompt; none of these is trained on."""
-    return words_of(text) in {words_of(prompt) for prompt in SINGLE}
+    return words_of(text) in WORDS
+
+
+#: The words of the benchmark prompts.
+WORDS = frozenset(map(words_of, SINGLE))

@@ -17,8 +17,9 @@ from urllib.parse import parse_qs, urlencode
 import torch
 from PIL.Image import Image, fromarray
 
+from deproj import marks
 from deproj.benchmark import COMPOSED
-from deproj.clip.images import open_pictures
+from deproj.clip.images import open_pictures, to_rgb
 from deproj.draw.sheets import TRUE_STATES, enlarged
 from deproj.expression import Expression, parse
 from deproj.expression import picture as of_picture
@@ -120,7 +121,7 @@ def expression_of_page(settings: Settings, picture: Image | None) -> Expression:
     for prompt, weight in rows:
         total += parse(prompt) * weight
     if picture is not None and own:
-        total += of_picture(picture.convert("RGB")) * own
+        total += of_picture(to_rgb(picture, "the picture")) * own
     if not total.terms:
         raise UserError("there is nothing to draw yet: type a prompt, or drop a picture in.")
     return total
@@ -132,7 +133,9 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
     expression = expression_of_page(settings, picture)
     # a picture's way to the texts is each model's own
     embeddings = {name: pipes[name].embed([expression]) for name in settings.models}
-    said = [caution for name, embedding in embeddings.items() for caution in pipes[name].cautions([expression], embedding)]
+    written = [prompt for prompt, weight in zip(settings.prompts, settings.weights, strict=False) if prompt.strip() and weight]
+    said = [str(hint) for prompt in written for hint in marks.found_in_prompt(prompt)]
+    said += [caution for name, embedding in embeddings.items() for caution in pipes[name].cautions([expression], embedding)]
     plain = expression.plain
     states = {} if plain is None else {TRUE_STATES: pipe.encoder([plain]).states[0]}
     states |= {name: pipes[name].model.generate(embedding)[0] for name, embedding in embeddings.items()}
@@ -182,7 +185,9 @@ class Inputs:
                 weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight", scale=2, min_width=130))
         with gr.Row(visible=takes_pictures):
             sources: Any = ["upload", "clipboard"]
-            picture = gr.Image(label="picture", type="pil", sources=sources, height=150, scale=3, min_width=180)
+            picture = gr.Image(
+                label="picture", type="pil", image_mode=None, sources=sources, height=150, scale=3, min_width=180
+            )  # image_mode: what is transparent stays so until `to_rgb`
             weights.append(gr.Slider(-2, 2, 1, step=0.1, label="weight of the picture", scale=2, min_width=130))
         models = gr.CheckboxGroup(list(start.models), value=list(start.models), label="models")
         with gr.Row():

@@ -43,6 +43,7 @@ def evaluator_of(
     # transformers and diffusers take seconds to import: mistakes in the options are told before
     import torch
 
+    from deproj.data.seen import TokensSeen
     from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_file
     from deproj.process.hub import reach
 
@@ -53,11 +54,12 @@ def evaluator_of(
             raise UserError("the pixel world has a reader of its own and no CLIP score; leave --score-clip out.")
         reach(score_clip, "config.json", "CLIP")
     data = DataSettings.of(config)
-    source = data.source()
+    opened = data.source()  # what can't be read is told before the encoder is loaded
+    encoder = sd.encoder(device)
+    source = opened.seen_by(TokensSeen(encoder))
     prompts = evaluation_prompts(source, count, seed) if file is None else prompts_of_file(file, source)
     if len(prompts) < 2:
         raise UserError("measuring takes two held-out prompts or more that a comma or a space divides; name some with --prompts.")
-    encoder = sd.encoder(device)
     renderer = sd.renderer(encoder, device) if sd.quick_on(device) else None
     if renderer is None:
         print(f"Measuring states only: there is no CUDA here, and sd={sd.settings.name} draws too slowly on a CPU.")
@@ -111,7 +113,7 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     results: dict[str, Evaluation] = {}
     evaluators: dict[str, Evaluator] = {}
     for path, config in configs.items():
-        key = json.dumps([config["sd"], config["data"]["prompts"], config["data"]["column"]])
+        key = json.dumps([config["sd"], *(config["data"].get(k) for k in ("prompts", "column", "marks"))])
         if key not in evaluators:
             evaluators[key] = evaluator_of(config, args.count, args.seed, args.prompts, args.score_clip, progress)
             evaluators[key].compose_mean = args.compose_mean
@@ -226,7 +228,7 @@ def options() -> argparse.ArgumentParser:
     add("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")
     add("--selection", help="of the baseline (default: the run's, or eos_onward)")
     add("--count", type=int, default=200, help="single and composed prompts each (200)")
-    add("--prompts", type=Path, help="a text file of prompts with commas, instead of held-out ones")
+    add("--prompts", type=Path, help="a file of prompts with commas, instead of held-out ones")
     add("--seed", type=int, default=0, help="of the prompts and of the pictures")
     mean = "composed prompts as the mean of their parts (evaluation-mean.json)"
     add("--compose-mean", action="store_true", help=mean)

@@ -12,7 +12,7 @@ As text, from what binds most loosely to what binds most tightly:
 
     a | b            the mean of the sides, of two or more
     a | b @ 0.3      interpolation: 70 % of the left side and 30 % of the right one
-    a, b             sum
+    a, b             sum; the commas 、 and ， part too
     -a               subtraction, at the beginning of a term
     a:1.2            weight
     (a, b)           what belongs together, as in (cat, maid):0.5
@@ -32,6 +32,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deproj import marks
+from deproj.benchmark import COMMAS
 from deproj.process.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,6 +149,8 @@ class Expression:
         from PIL import Image  # parsing alone does without
 
         if missing := [name for name in self.names if name not in pictures]:
+            if hints := marks.found(f"<{missing[0]}>"):
+                raise UserError(str(hints[0]))
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
             raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
         for name in self.names:
@@ -245,7 +249,11 @@ def embed(expressions: Sequence[Expression], encoder: TextEncoder, pictures: Pic
 
 # --- The text syntax -------------------------------------------------------------------------------
 
-SIGNS = ',:|@()<>"\\'
+#: What ends a text that is not in quotes.
+STOPS = f'{COMMAS}:|@()<>"'
+SIGNS = STOPS + "\\"
+#: What may follow a weight, and what may follow anything that is whole; each ends a term.
+AFTER_NUMBER, AFTER_WHOLE = f"{COMMAS}|@)", f"{COMMAS}|@:)"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 DEEPEST = 50  # brackets in brackets
 
@@ -288,9 +296,10 @@ class Parser:
             self.at += 1
         return self.prompt[self.at] if self.at < len(self.prompt) else None
 
-    def take(self, sign: str) -> bool:
-        """Whether the next character is this one, which is then passed."""
-        found = self.peek() == sign
+    def take(self, signs: str) -> bool:
+        """Whether the next character is one of these, which is then passed."""
+        sign = self.peek()
+        found = sign is not None and sign in signs
         self.at += found
         return found
 
@@ -324,7 +333,7 @@ class Parser:
 
     def side(self, depth: int) -> Expression:
         total = self.term(depth)
-        while self.take(","):
+        while self.take(COMMAS):
             total += self.term(depth)
         return total
 
@@ -346,7 +355,7 @@ class Parser:
     def atom(self, depth: int) -> tuple[Expression, bool]:
         """What a term is of, and whether there is anything."""
         start, sign = self.at, self.peek()
-        if sign is None or sign in ",|@:":
+        if sign is None or sign in f"{COMMAS}|@:":
             return Expression(), False
         start = self.at
         if sign == "(":
@@ -372,14 +381,14 @@ class Parser:
             return Expression(), False
         else:
             return text(self.bare()), True
-        if (after := self.peek()) is not None and after not in ",|@:)":
+        if (after := self.peek()) is not None and after not in AFTER_WHOLE:
             self.fail("a comma is missing before this")
         return found, True
 
     def bare(self) -> str:
         letters: list[str] = []
         kept = 0  # what is escaped is kept, spaces too
-        while self.at < len(self.prompt) and (sign := self.prompt[self.at]) not in ',:|@()<>"':
+        while self.at < len(self.prompt) and (sign := self.prompt[self.at]) not in STOPS:
             if sign == "\\":
                 self.escape()
                 kept = len(letters) + 1
@@ -420,6 +429,6 @@ class Parser:
         value = float(match.group())
         if not math.isfinite(value):
             self.fail(f"{what} is too large", start)
-        if (after := self.peek()) is not None and after not in ",|@)":
+        if (after := self.peek()) is not None and after not in AFTER_NUMBER:
             self.fail(f"{what} ends here, and then comes a comma; put signs of a text in quotes")
         return value

@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image, fromarray
 
+from deproj import marks
+from deproj.data.captions.open import read_captions
 from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
@@ -47,10 +50,10 @@ def read_prompts(args: argparse.Namespace) -> list[tuple[str, Expression]]:
     """What is to be drawn: labels and expressions."""
     texts = list(args.prompts)
     if args.file is not None:
-        try:
-            texts += [line.strip() for line in args.file.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{args.file} cannot be read: {error}.") from None
+        read = read_captions(str(args.file))
+        if read.reading.altered:
+            print(read)
+        texts += read.texts()
     if args.between is not None:
         if texts:
             raise UserError("--between draws its own two prompts; leave the others out.")
@@ -69,10 +72,14 @@ def named_pictures(paths: list[Path]) -> dict[str, Image]:
     from deproj.clip.images import open_picture  # imports torch: see `load`
 
     pictures: dict[str, Image] = {}
-    for path in paths:
-        if path.stem in pictures:
-            raise UserError(f"two pictures are named {path.stem}; rename one of them.")
-        pictures[path.stem] = open_picture(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for path in paths:
+            if path.stem in pictures:
+                raise UserError(f"two pictures are named {path.stem}; rename one of them.")
+            pictures[path.stem] = open_picture(path)
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     return pictures
 
 
@@ -133,7 +140,7 @@ def main() -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="a run's folder, an exported model's, or a hub id")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="as in 'cat, maid' or '1girl, red hair:1.2, -black skirt'")
-    parser.add_argument("--file", type=Path, help="a text file of prompts, a line each")
+    parser.add_argument("--file", type=Path, help="a file of prompts, read as captions are: a line each in a .txt")
     parser.add_argument(
         "--image", action="append", default=[], type=Path, metavar="PICTURE", help="photo.png is <photo> in prompts"
     )
@@ -237,6 +244,8 @@ def generate(args: argparse.Namespace) -> None:
     progress = progress_here()
     with progress.phase("loading"):
         pipe = load(args)
+    for hint in dict.fromkeys(hint for label in (*asked.labels, args.negative) for hint in marks.found_in_prompt(label)):
+        print(f"warning: {hint}", file=sys.stderr)
     true = true_states(pipe, asked, args) if args.compare else []
     if args.between is not None:
         asked = asked.strip(args.steps)

@@ -24,6 +24,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from deproj import marks
 from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
@@ -220,9 +221,10 @@ class DeprojectorPipeline:
         """
         if not 0 <= strength <= 1:
             raise UserError(f"strength is 0 to 1; got {strength}.")
-        expressions = self.read(as_list(prompt, embedding, image), pictures)
+        prompts = as_list(prompt, embedding, image)
+        expressions = self.read(prompts, pictures)
         embedded = embed(expressions, self.encoder, self.pictures)
-        for caution in self.cautions(expressions, embedded):
+        for caution in [*hints_at(prompts), *self.cautions(expressions, embedded)]:
             warnings.warn(caution, stacklevel=2)
         return self.blend(expressions, embedded, strength)
 
@@ -256,7 +258,10 @@ class DeprojectorPipeline:
         self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image] | None = None
     ) -> tuple[Tensor, Tensor]:
         """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` returns them."""
-        given = self.read(as_list("" if negative_prompt is None else negative_prompt, None, None), pictures)
+        prompts = as_list("" if negative_prompt is None else negative_prompt, None, None)
+        for hint in hints_at(prompts):
+            warnings.warn(hint, stacklevel=2)
+        given = self.read(prompts, pictures)
         if len(given) not in (1, len(states)):
             raise UserError(f"there are {len(given)} negative prompts for {len(states)} prompts; give one, or as many.")
         negative = self.model.generate(embed(given, self.encoder, self.pictures))
@@ -324,6 +329,12 @@ class DeprojectorPipeline:
             options: of `deproj.draw.renderer.draw`, and of the diffusers pipeline's call.
         """
         return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
+
+
+def hints_at(prompts: Sequence[Prompt]) -> list[str]:
+    """How the web's marks in prompts are written here, each once."""
+    hints = [str(hint) for prompt in prompts if isinstance(prompt, str) for hint in marks.found_in_prompt(prompt)]
+    return list(dict.fromkeys(hints))
 
 
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:

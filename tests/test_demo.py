@@ -68,6 +68,19 @@ def test_a_picture_is_embedded_in_each_models_own_way(encoder: TextEncoder):
     assert np.abs(own - bare_picture).max() > 20
 
 
+def test_the_page_shows_how_marks_are_written_here():
+    pipe = DeprojectorPipeline.from_pretrained("pixel", "all-batch")
+    settings = Settings(("((cat))", "", "", ""), (1.0,) * 5, ("all",), 0, 3.0)
+    _, said = draw({"all": pipe}, settings, None)
+    assert "((cat)) is a mark of other programs; here, write cat:1.21." in said
+
+
+def test_a_transparent_picture_of_the_page_stands_on_white():
+    settings = Settings(("", "", "", ""), (1.0,) * 5, ("a",), 0, 3.0)
+    ((_, atom),) = expression_of_page(settings, Image.new("RGBA", (4, 4), (255, 0, 0, 0))).terms
+    assert atom.image.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_rows_are_weighed_and_summed():
     settings = Settings(("cat, maid", "", "red hair:2", "1boy"), (1.0, 1.0, -0.5, 0.0, 1.0), ("a",), 0, 3.0)
     assert [(weight, atom.text) for weight, atom in expression_of_page(settings, None).terms] == [

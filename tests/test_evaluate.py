@@ -91,7 +91,7 @@ def test_a_shipped_model_is_measured_by_its_name(tmp_path: Path, evaluate: Evalu
 def test_a_model_of_another_pipeline_is_measured_on_its_captions(tmp_path: Path, evaluate: Evaluate, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.txt").write_text(
-        "".join(f"1girl {hair} hair {n}\n" for hair in ("red", "blue") for n in range(40)), encoding="utf-8"
+        "".join(f"1girl {hair} hair {n}\n" for hair in ("red", "blue") for n in range(100)), encoding="utf-8"
     )
     ended = evaluate("all-batch", "--sd", str(WEIGHTS), "--captions", "c.txt", "--count", "2")
     assert ended.code == 0, ended.err
@@ -134,7 +134,7 @@ def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
         (["broken"], "not YAML"),
         ([], "name one run or more, or --baseline"),
         (["run", "--count", "1"], "--count"),
-        (["run", "--prompts", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["run", "--prompts", "nowhere.txt"], "no prompts file at nowhere.txt"),
         (["run", "--sd", "pixel"], "--sd is for models without a run"),
         (["run", "--selection", "all"], "--selection and --out are for a --baseline"),
         (["--baseline", "mean", "--selection", "words_eos", "run"], "--selection all"),

@@ -26,7 +26,10 @@ from deproj.expression import (
 )
 from deproj.process.errors import UserError
 
-ATOMS = ("cat", "1girl", "red hair", "a:b", "-x", "", " padded ", 'quo"te', "back\\slash", "café (noir)", "日本", "<y>", "a@b|c")
+ATOMS = (
+    *("cat", "1girl", "red hair", "a:b", "-x", "", " padded ", 'quo"te', "back\\slash", "café (noir)", "日本", "<y>", "a@b|c"),
+    *("a、b", "a，b"),
+)
 
 
 def drawn(rng: random.Random) -> Expression:
@@ -44,7 +47,7 @@ def test_what_is_written_is_read_back(seed: int):
 
 
 def test_commas_are_the_composition_that_models_are_measured_with(encoder: TextEncoder):
-    prompts = [*SINGLE, *COMPOSED, "cat,, maid,", " , ", ""]
+    prompts = [*SINGLE, *COMPOSED, "cat,, maid,", " , ", "", "cat、maid，1boy"]
     ours = embed([parse(prompt) for prompt in prompts], encoder)
     assert torch.allclose(ours, encoder.compose(prompts), atol=1e-5)
     assert torch.allclose(embed([mean("cat", "maid")], encoder), encoder.compose(["cat, maid"], mean=True), atol=1e-5)
@@ -76,6 +79,9 @@ def test_syntax_and_objects_say_the_same():
         ("<photo>:0.5, red hair", 0.5 * Expression(((1.0, Named("photo")),)) + "red hair"),
         ("(((cat)))", cat),
         (",cat,", cat),
+        ("cat、maid， 1boy:2、", cat + maid + 2 * boy),
+        ('"cat、maid"', text("cat、maid")),
+        (r"cat\、maid", text("cat、maid")),
     ):
         assert parse(syntax) == objects, syntax
     assert "red hair" + maid == text("red hair") + maid

@@ -122,6 +122,33 @@ def test_warns_of_what_is_far_and_cut(generate: Generate):
     assert "longer than 77 tokens" in ended.err
 
 
+def test_warns_of_marks_and_animations(generate: Generate, tmp_path: Path):
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    ended = generate("((cat))、maid BREAK 1boy", "<moving>", "--image", "moving.gif", "--negative", "[dog]")
+    assert ended.code == 0, ended.err
+    assert [line for line in ended.err.splitlines() if "warning" in line] == [
+        "warning: moving.gif is an animation; its frame 1 of 2 is taken.",
+        "warning: ((cat)) is a mark of other programs; here, write cat:1.21.",
+        "warning: BREAK is a mark of other programs; here, leave it out, or write a comma.",
+        "warning: [dog] is a mark of other programs; here, write dog:0.9091.",
+    ]
+
+
+def test_prompts_of_any_file_of_captions(generate: Generate, tmp_path: Path):
+    """By the rules of the training: lines end in LF, CR and CRLF, and nowhere else."""
+    (tmp_path / "p.txt").write_bytes("cat\u2028maid\r1boy\0\n\n".encode())
+    ended = generate("--file", "p.txt", "--out", "a")
+    assert ended.code == 0, ended.err
+    assert names(tmp_path / "a") == ["001-cat-maid.png", "002-1boy.png"]
+    assert "U+0000 taken out of 1" in ended.out
+    (tmp_path / "p.csv").write_text("caption,n\ncat, maid,1\n", encoding="utf-8")
+    assert generate("--file", "p.csv", "--out", "b").code == 0
+    assert names(tmp_path / "b") == ["001-cat-maid.png"]
+    (tmp_path / "p.csv").write_text("n,caption\n1,cat, maid\n", encoding="utf-8")
+    assert "p.csv, line 2: 3 fields" in generate("--file", "p.csv").err
+
+
 def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "bad.png").write_bytes(b"rubbish")
@@ -142,8 +169,8 @@ def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
         (["--image", "nowhere.png"], "no picture at nowhere.png"),
         (["--image", "bad.png"], "bad.png cannot be read as a picture"),
         (["--image", "my photo.png", "--image", "other/my photo.png"], "two pictures are named my photo"),
-        (["--file", "nowhere.txt"], "nowhere.txt cannot be read"),
-        (["--file", "bad.bin"], "cannot be read"),
+        (["--file", "nowhere.txt"], "no prompts file at nowhere.txt"),
+        (["--file", "bad.bin"], "prompts are read from .txt"),
         (["cat", "--out", "file/under"], "cannot be written to"),
         (["cat", "--out", "file"], "cannot be written to"),
         (["cat", "--count", "0"], "--count is at least 1"),

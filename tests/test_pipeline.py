@@ -255,6 +255,12 @@ def test_warns_of_what_is_far_or_cut_and_of_nothing_else(pipe: DeprojectorPipeli
         pipe.states_of(embedding=noise)
     with pytest.warns(UserWarning, match="longer than 77 tokens"):
         pipe.states_of("red hair " * 60)
+    with pytest.warns(UserWarning, match=r"\(\(cat\)\) is a mark of other programs; here, write cat:1\.21\."):
+        pipe.states_of("((cat)), maid")
+    with pytest.warns(UserWarning, match=r"\[maid\] is a mark"):
+        pipe.encode_prompt("cat", "[maid]")
+    with pytest.raises(UserError, match=r"<lora:x:1> is a mark of other programs; here, load a LoRA with DeprojectorPipeline"):
+        pipe.states_of("cat, <lora:x:1>")
 
 
 def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path, encoder: TextEncoder):

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from deproj.benchmark import parts_of
 from deproj.clip.check import SMALL_FILES, check_finite, check_folder, check_tokenizer, variant
 from deproj.clip.identity import hash_encoder, text_weights
 from deproj.pixel import local
@@ -126,11 +127,20 @@ class TextEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Tensor]:
         """Token ids of each text, SOS and EOS included, cut to 77, and which were cut, (B,) bool."""
-        if isinstance(texts, str):
-            raise UserError("texts are a list of strings; got one string.")
-        ids = self.tokenizer(list(texts), verbose=False).input_ids if texts else []
+        ids = self.token_ids(texts)
         cut = torch.tensor([len(row) > PLACES for row in ids], dtype=torch.bool)
         return [row if len(row) <= PLACES else [*row[: PLACES - 1], self.tokenizer.eos_token_id] for row in ids], cut
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, SOS and EOS included, however many; no text has another SOS or EOS within it."""
+        if isinstance(texts, str):
+            raise UserError("texts are a list of strings; got one string.")
+        ids = self.tokenizer(list(texts), verbose=False, return_attention_mask=False).input_ids if texts else []
+        ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
+        return [
+            row if ends.isdisjoint(inner := row[1:-1]) else [row[0], *(one for one in inner if one not in ends), row[-1]]
+            for row in ids
+        ]
 
     def run(self, ids: list[list[int]], places: int) -> tuple[Tensor, Tensor]:
         """States (B, places, D) and lengths (B,) of token ids, padded to `places`."""
@@ -165,7 +175,7 @@ class TextEncoder:
         empty = self.empty.embedding[0]
         composed = []
         for prompt in prompts:
-            chunks = [chunk for part in prompt.split(",") if (chunk := part.strip())]
+            chunks = parts_of(prompt)
             if not chunks:
                 composed.append(empty)
                 continue

@@ -20,57 +20,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from deproj.clip.check import check_finite
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
+from deproj.clip.pictures import as_clip_sees, open_picture, open_pictures, to_rgb
 from deproj.pixel import NAME, local
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.process.hub import reach
 from deproj.process.quiet import quiet_loading
 
-__all__ = ["ImageEncoder", "open_picture", "open_pictures"]
+__all__ = ["ImageEncoder", "open_picture", "open_pictures", "to_rgb"]
 
 #: Pictures that the mean is taken over, in the pixel world.
 DRAWN = 500
 #: λ
 HOLD = 0.01
-
-
-def open_picture(path: str | Path) -> Image.Image:
-    """Reads a picture of any kind that Pillow knows, upright, as RGB.
-
-    Raises:
-        UserError: for a file that is missing, no picture, or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)  # cameras note how they were held
-            if upright.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 256).astype(np.uint8))
-            return upright.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"no picture at {path}.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, for what is damaged
-        raise UserError(f"{path} cannot be read as a picture: {first_line(error)}") from None
-
-
-def open_pictures(folder: Path) -> list[Image.Image]:
-    """Reads all pictures of a folder.
-
-    Raises:
-        UserError: for a folder that can't be read or holds nothing, and for a file that is no picture.
-    """
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.") from None
-    if not paths:
-        raise UserError(f"{folder} holds no pictures.")
-    return [open_picture(path) for path in paths]
 
 
 class ImageEncoder:
@@ -146,7 +114,9 @@ class ImageEncoder:
     @torch.no_grad()
     def project(self, images: Sequence[Image.Image]) -> Tensor:
         """Projected embeddings z of pictures, (B, D), as CLIP computes them."""
-        pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        middle = bool(self.processor.do_center_crop)
+        shown = [as_clip_sees(to_rgb(image), middle) for image in images]
+        pixels = self.processor(images=shown, return_tensors="pt")["pixel_values"]
         embedded: Tensor = self.model(pixel_values=pixels.to(self.model.device)).image_embeds
         return embedded
 

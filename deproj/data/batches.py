@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, Rows, build_cache
 from deproj.data.mix import Mix
+from deproj.data.seen import TokensSeen
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
 from deproj.process.progress import SILENT, Progress
@@ -121,7 +122,8 @@ class SamplesModule(pl.LightningDataModule):
         world: int = 1,
     ) -> None:
         super().__init__()
-        self.settings, self.source, self.encoder, self.selection, self.seed = settings, source, encoder, selection, seed
+        self.settings, self.encoder, self.selection, self.seed = settings, encoder, selection, seed
+        self.source = source.seen_by(TokensSeen(encoder))
         self.steps_done, self.rank, self.world = steps_done, rank, world
         self.train: CachedSamples | None = None
         self.held_out: CachedSamples | None = None

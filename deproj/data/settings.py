@@ -16,6 +16,8 @@ __all__ = ["KEPT", "DataSettings"]
 
 #: What a cache may keep of a sample (`deproj.data.cache.KEEPS`).
 KEPT = ("states", "tokens")
+#: What may become of the web's marks (`deproj.marks`).
+KEEP_OR_STRIP = ("keep", "strip")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class DataSettings:
     """The settings under ``data``.
 
     Attributes:
-        prompts: ``grammar``, a file's path, or ``hub:owner/name``; None where the world has none of its own.
-        column: of the texts, where a file has columns.
+        prompts: ``grammar``, the path of a file or folder, a pattern of shards, or ``hub:owner/name``; None where the world has
+            none of its own.
+        column: of the captions, where there are columns; None finds it.
         size: training samples.
         split, combine: shares of samples that are split and combined.
         held_out: held-out samples.
@@ -33,6 +36,7 @@ class DataSettings:
         keep: what the cache keeps of a sample: its states, or its tokens, from which the states are encoded for every batch.
         cache: folder of all caches of samples.
         seed: of the samples, apart from the run's own, so that runs of several seeds share a cache.
+        marks: whether the web's marks in captions, as in ``(cat:1.2)``, are kept or stripped.
     """
 
     prompts: str | None
@@ -46,6 +50,7 @@ class DataSettings:
     cache: str
     seed: int
     keep: str = "states"
+    marks: str = "keep"
 
     def __post_init__(self) -> None:
         for name in ("size", "held_out", "batch_size"):
@@ -56,6 +61,8 @@ class DataSettings:
             raise UserError(f"data.like_lengths is true, false or auto; got {self.like_lengths!r}.")
         if self.keep not in KEPT:
             raise UserError(f"data.keep is {' or '.join(KEPT)}; got {self.keep!r}.")
+        if self.marks not in KEEP_OR_STRIP:
+            raise UserError(f"data.marks is {' or '.join(KEEP_OR_STRIP)}; got {self.marks!r}.")
 
     @property
     def references(self) -> Path:
@@ -81,4 +88,4 @@ class DataSettings:
         from deproj.data.sources import open_prompts  # reads files, and imports what that takes
 
         assert self.prompts is not None
-        return open_prompts(self.prompts, self.column)
+        return open_prompts(self.prompts, self.column, self.marks, Path(self.cache))

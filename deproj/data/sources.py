@@ -6,18 +6,21 @@ import hashlib
 import itertools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from deproj.benchmark import is_benchmark, words_of
-from deproj.data.readers import READERS, HubBlocks, LinesBlocks, ParquetBlocks
+from deproj.benchmark import COMMAS, SINGLE, is_benchmark, plain
+from deproj.data.captions.open import Captions, read_captions
+from deproj.data.seen import Sight, words_seen
 from deproj.pixel import grammar
 from deproj.pixel.scenes import ATTRIBUTES
 from deproj.process.errors import UserError
+from deproj.selection import PLACES
 
-__all__ = ["GrammarPrompts", "Judge", "ListedPrompts", "PromptSource", "file_prompts", "hub_prompts", "open_prompts"]
+__all__ = ["GrammarPrompts", "Judge", "ListedPrompts", "PromptSource", "open_prompts"]
 
 Judge = Callable[[str], bool]
 
@@ -46,6 +49,15 @@ class PromptSource(ABC):
         """Endless held-out texts to measure the chosen weights on: others, where there are enough."""
         return self.testing(seed)
 
+    def seen_by(self, sight: Sight) -> PromptSource:
+        """The same texts, held out by what an encoder sees of them, where that decides."""
+        return self
+
+    @property
+    def said(self) -> str | None:
+        """What was read, in a line; None where nothing was."""
+        return None
+
     def trained_on(self, texts: Iterable[str]) -> list[str]:
         """Those of the texts that may have been trained on."""
         return [text for text in texts if not self.held_out(text)]
@@ -58,13 +70,14 @@ class PromptSource(ABC):
         found: dict[str, None] = {}
         for text in itertools.islice(self.measuring(seed), 20 * count):
             text = " ".join(text.split())
-            if "," not in text:
+            if not any(comma in text for comma in COMMAS):
                 spaces = [k for k, letter in enumerate(text) if letter == " "]
                 if not spaces:
                     continue
                 cut = min(spaces, key=lambda k: abs(k - len(text) / 2))
                 text = f"{text[:cut]},{text[cut:]}"
-            found[text] = None
+            if self.held_out(plain(text)):  # an encoder may see other tokens where a comma goes
+                found[text] = None
             if len(found) == count:
                 break
         return list(found)
@@ -102,9 +115,31 @@ class Blocks(Protocol):
     def __getitem__(self, number: int, /) -> Sequence[str]: ...
 
 
+class Counted(NamedTuple):
+    """What one pass over all texts finds.
+
+    Attributes:
+        digest: of the texts.
+        sides: of every text, by block: `TRAINED`, `TESTED` or `MEASURED`.
+        halved: whether held-out texts are for testing or for measuring; else each is for both.
+        long, longest: texts of more than 77 tokens, and the tokens of the longest text.
+    """
+
+    digest: str
+    sides: list[bytes]
+    halved: bool
+    long: int
+    longest: int
+
+
+#: What a text is for: half of the held-out ones chooses the weights, half measures them.
+TRAINED, TESTED, MEASURED = range(3)
+
+
 class ListedPrompts(PromptSource):
-    """Texts of a file or data set, which may be larger than memory. A tenth, chosen by each text's own hash, is held out:
-    half of it for the loss that chooses the weights, half to measure these on (all of it for both, where either would be none).
+    """Texts of a file or data set, which may be larger than memory. A tenth, chosen by a hash of what is seen of each text,
+    is held out: half of it for the loss that chooses the weights, half to measure these on (all of it for both, where either
+    would be none). So texts that look alike to the encoder lie on one side.
 
     Their order is a function of the seed: blocks are read in random order, and as many as hold `WINDOW` letters are
     shuffled together. So a share of the texts comes from everywhere in the file, and no more than a window is in memory.
@@ -112,58 +147,84 @@ class ListedPrompts(PromptSource):
     Args:
         blocks: of the texts.
         name: for messages.
-
-    Raises:
-        UserError: where all texts are held out, or none.
+        sight: what is seen of a text.
+        captions: what was counted while the texts were read.
     """
 
     WINDOW = 2_000_000
 
-    def __init__(self, blocks: Blocks, name: str) -> None:
-        self.blocks = blocks
-        count = kept = measured = 0
-        digest = hashlib.blake2b(digest_size=16)
-        for text in self.texts():
-            count += 1
-            if self.held_out(text):
-                kept += 1
-                measured += self._measured(text)
-            digest.update(text.encode() + b"\0")
-        self._digest = digest.hexdigest()
-        self._halved = measured not in (0, kept)
+    def __init__(self, blocks: Blocks, name: str, sight: Sight = words_seen, captions: Captions | None = None) -> None:
+        self.blocks, self.name, self.sight, self.captions = blocks, name, sight, captions
+        self.benchmark = {seen.key for seen in sight(SINGLE)}
+
+    def seen_by(self, sight: Sight) -> ListedPrompts:
+        return ListedPrompts(self.blocks, self.name, sight, self.captions)
+
+    @cached_property
+    def counted(self) -> Counted:
+        """What one pass over all texts finds; it is made once.
+
+        Raises:
+            UserError: where all texts are held out, or none.
+        """
+        digest, sides = hashlib.blake2b(digest_size=16), []
+        long = longest = 0
+        for number in range(len(self.blocks)):
+            texts = self._read(number)
+            for text in texts:
+                digest.update(text.encode() + b"\0")
+            seen = self.sight(texts)
+            sides.append(bytes(map(self._side, texts, (one.key for one in seen))))
+            long += sum(one.tokens > PLACES for one in seen)
+            longest = max([longest, *(one.tokens for one in seen)])
+        count = sum(map(len, sides))
+        kept, measured = count - sum(side.count(TRAINED) for side in sides), sum(side.count(MEASURED) for side in sides)
         if not count:
-            raise UserError(f"{name} holds no texts.")
+            raise UserError(f"{self.name} holds no texts.")
         if kept in (0, count):
             raise UserError(
-                f"{name} has {count} texts, {kept} of them held out (a tenth, by hash); both kinds are needed: give more texts."
+                f"{self.name} has {count} texts, {kept} of them held out (a tenth, by hash); both kinds are needed: give more "
+                "texts."
             )
+        return Counted(digest.hexdigest(), sides, measured not in (0, kept), long, longest)
 
     @property
     def fingerprint(self) -> str:
-        return "halved-" + self._digest
+        return "seen-" + self.counted.digest
+
+    @property
+    def said(self) -> str | None:
+        if self.captions is None:
+            return None
+        self.captions.reading.long, self.captions.reading.longest = self.counted.long, self.counted.longest
+        return str(self.captions)
 
     def texts(self) -> Iterator[str]:
         """All texts, as they stand."""
         for number in range(len(self.blocks)):
             yield from self._read(number)
 
-    def _read(self, number: int) -> Iterator[str]:
-        return (text for line in self.blocks[number] if (text := line.strip()))
+    def _read(self, number: int) -> list[str]:
+        return [text for line in self.blocks[number] if (text := line.strip())]
+
+    def _side(self, text: str, key: bytes) -> int:
+        """What a text is for, by two bytes of the hash of what is seen of it."""
+        held, half = hashlib.blake2b(key).digest()[:2]
+        if not (held * 10 < 256 or key in self.benchmark or is_benchmark(text)):
+            return TRAINED
+        return MEASURED if half < 128 else TESTED
 
     def held_out(self, text: str) -> bool:
-        return is_benchmark(text) or hashlib.blake2b(words_of(text).encode()).digest()[0] * 10 < 256
-
-    @staticmethod
-    def _measured(text: str) -> bool:
-        """Of a held-out text, whether it is for measuring: by another byte of its hash."""
-        return hashlib.blake2b(words_of(text).encode()).digest()[1] < 128
+        return self._side(text, self.sight([text])[0].key) != TRAINED
 
     def trained_on(self, texts: Iterable[str]) -> list[str]:
-        asked = {words_of(text): text for text in super().trained_on(texts)}
-        known = {words for text in self.texts() if (words := words_of(text)) in asked}
-        return [text for words, text in asked.items() if words in known]
+        asked = {seen.key: text for text, seen in zip(given, self.sight(given), strict=True)} if (given := list(texts)) else {}
+        asked = {key: text for key, text in asked.items() if self._side(text, key) == TRAINED}
+        known = {seen.key for number in range(len(self.blocks)) for seen in self.sight(self._read(number)) if seen.key in asked}
+        return [text for key, text in asked.items() if key in known]
 
-    def _shuffled(self, wanted: Judge, seed: int) -> Iterator[str]:
+    def _shuffled(self, sides: Collection[int], seed: int) -> Iterator[str]:
+        """Endless texts of these sides."""
         for turn in itertools.count():
             rng = random.Random(f"{seed} {turn}")
             order = list(range(len(self.blocks)))
@@ -171,7 +232,7 @@ class ListedPrompts(PromptSource):
             window: list[str] = []
             letters = 0
             for number, block in enumerate(order, 1):
-                read = list(filter(wanted, self._read(block)))
+                read = [text for text, side in zip(self._read(block), self.counted.sides[block], strict=True) if side in sides]
                 window += read
                 letters += sum(map(len, read))
                 if letters >= self.WINDOW or number == len(order):
@@ -180,46 +241,29 @@ class ListedPrompts(PromptSource):
                     window, letters = [], 0
 
     def training(self, seed: int) -> Iterator[str]:
-        return self._shuffled(lambda text: not self.held_out(text), seed)
+        return self._shuffled((TRAINED,), seed)
 
     def testing(self, seed: int) -> Iterator[str]:
-        return self._shuffled(lambda text: self.held_out(text) and not (self._halved and self._measured(text)), seed)
+        return self._shuffled((TESTED,) if self.counted.halved else (TESTED, MEASURED), seed)
 
     def measuring(self, seed: int) -> Iterator[str]:
-        return self._shuffled(lambda text: self.held_out(text) and (not self._halved or self._measured(text)), seed)
+        return self._shuffled((MEASURED,) if self.counted.halved else (TESTED, MEASURED), seed)
 
 
-def file_prompts(path: str | Path, column: str | None = None) -> ListedPrompts:
-    """Texts of a file: ``.txt`` a line each; ``.csv``, ``.jsonl`` and ``.parquet`` with a column's name.
+def open_prompts(prompts: str, column: str | None = None, marks: str = "keep", folder: Path | None = None) -> PromptSource:
+    """``grammar``, the path of a file or folder, a pattern of shards, or ``hub:owner/name``, to a source.
+
+    Args:
+        column: of the captions, where there are columns; None finds it.
+        marks: whether the web's marks are kept or stripped.
+        folder: of the temporary file that captions are copied to.
 
     Raises:
-        UserError: for a file that is missing, empty, not UTF-8 or of another kind, or a wrong column.
+        UserError: for what can't be read (`deproj.data.captions`).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no prompts file at {path}.")
-    if path.suffix not in READERS:
-        raise UserError(f"{path}: prompts are read from {', '.join(READERS)} files.")
-    if (column is None) != (path.suffix == ".txt"):
-        need = "has no columns; leave data.column out" if column else "needs data.column=, the name of the texts' column"
-        raise UserError(f"{path} {need}.")
-    blocks = ParquetBlocks(path, str(column)) if path.suffix == ".parquet" else LinesBlocks(path, column)
-    return ListedPrompts(blocks, str(path))
-
-
-def hub_prompts(name: str, column: str | None) -> ListedPrompts:
-    """Texts of a data set on the Hub, its ``train`` split."""
-    if column is None:
-        raise UserError(f"{name} needs data.column=, the name of the texts' column.")
-    return ListedPrompts(HubBlocks(name, column), name)
-
-
-def open_prompts(prompts: str, column: str | None = None) -> PromptSource:
-    """``grammar``, a file's path, or ``hub:owner/name``, to a source."""
     if prompts == "grammar":
         if column is not None:
             raise UserError("data.prompts=grammar has no columns; leave data.column out.")
         return GrammarPrompts()
-    if prompts.startswith("hub:"):
-        return hub_prompts(prompts.removeprefix("hub:"), column)
-    return file_prompts(prompts, column)
+    captions = read_captions(prompts, column, marks, folder)
+    return ListedPrompts(captions.blocks, captions.reading.name, captions=captions)

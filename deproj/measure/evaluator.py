@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
+from deproj.data.captions.open import read_captions
 from deproj.data.sources import PromptSource
 from deproj.draw.renderer import Renderer
 from deproj.draw.stable_diffusion import StableDiffusion
@@ -47,12 +48,11 @@ def evaluation_prompts(source: PromptSource, count: int, seed: int) -> list[str]
 
 
 def prompts_of_file(path: Path, source: PromptSource) -> list[str]:
-    """Prompts of a text file, a line each, none of which may have been trained on."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-        texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+    """Prompts of a file, read as captions are, none of which may have been trained on."""
+    read = read_captions(str(path))
+    if read.reading.altered:
+        print(read)
+    texts = list(dict.fromkeys(read.texts()))
     if len(texts) < 2:
         raise UserError(f"{path} holds {len(texts) or 'no'} prompts; two different ones are needed at least.")
     if seen := source.trained_on(texts):

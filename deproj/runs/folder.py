@@ -5,6 +5,7 @@ checkpoints/         best.ckpt and last.ckpt             sheets/           a pic
 deprojector/         the exported model                  evaluation.json   its measures
 result.json          how the run ended                   evaluation-mean.json   composed as the mean of the parts
 job.json             in a sweep: the job                 baseline.json     instead of config.yaml: a baseline
+captions.json        which captions it began with
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from omegaconf import OmegaConf
 
 from deproj.process.errors import UserError
 from deproj.process.files import write_whole
-from deproj.runs.records import BaselineRecord, Evaluation, JobRecord, RunResult
+from deproj.runs.records import BaselineRecord, CaptionsRecord, Evaluation, JobRecord, RunResult
 from deproj.settings.compose import read_config
 
 __all__ = ["RunFolder"]
@@ -41,6 +42,10 @@ class RunFolder:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def captions(self) -> Path:
+        return self.path / "captions.json"
 
     @property
     def metrics(self) -> Path:
@@ -112,7 +117,7 @@ class RunFolder:
         for path in (self.result, self.evaluation(), self.evaluation(mean=True), self.best_sheet, self.model / "sheet.png"):
             path.unlink(missing_ok=True)
 
-    def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord) -> None:
+    def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord | CaptionsRecord) -> None:
         """Writes a record whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
         indent = None if isinstance(record, Evaluation) else 2
@@ -137,6 +142,13 @@ class RunFolder:
 
     def read_job(self) -> JobRecord:
         return self._read(self.job, JobRecord.from_json)
+
+    def known_captions(self) -> CaptionsRecord | None:
+        """Which captions the run began with; None where that was not noted."""
+        try:
+            return self._read(self.captions, CaptionsRecord.from_json)
+        except OSError:
+            return None
 
     def _read(self, path: Path, parse: Callable[[Any], Record]) -> Record:
         """A record of a file.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["KINDS", "BaselineRecord", "Evaluation", "JobRecord", "Measured", "RunResult", "Summary"]
+__all__ = ["KINDS", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "RunResult", "Summary"]
 
 #: Kinds of prompts: as plain text, and as the sum of the embeddings of their parts.
 KINDS = ("single", "composed")
@@ -206,3 +206,26 @@ class JobRecord:
             return cls(int(content["number"]), dict(content["settings"]), str(content["state"]), str(content["error"]))
         except (KeyError, TypeError, ValueError) as error:
             raise refused("job", error) from None
+
+
+@dataclass(frozen=True)
+class CaptionsRecord:
+    """``captions.json``: which captions a run began with.
+
+    Attributes:
+        fingerprint: a hash of the texts.
+        said: what was read, in a line.
+    """
+
+    fingerprint: str
+    said: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> CaptionsRecord:
+        try:
+            return cls(str(content["fingerprint"]), str(content["said"]))
+        except (KeyError, TypeError) as error:
+            raise refused("record of captions", error) from None

@@ -23,6 +23,8 @@ MAY_CHANGE = (
     *("data.cache", "data.keep", "trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
     *("trainer.devices", "trainer.nodes", "trainer.cuda_graphs"),
 )
+#: Settings that runs of earlier versions lack, with what these did.
+ADDED_TO_DATA = {"marks": "keep"}
 
 
 def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> di
         return composed
     stored = run.read_config()
     check_shape(stored)
+    stored["data"] = ADDED_TO_DATA | stored["data"]
     if composed["resume"] and composed["choices"]["experiment"]:
         raise UserError("a resumed run keeps its own settings; leave experiment= out.")
     chosen = overridden(stored, composed, overrides) if composed["resume"] else composed

@@ -11,6 +11,7 @@ from deproj.process.interruption import Interruption
 from deproj.process.progress import SILENT, Progress
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
+from deproj.training.captions import check_captions, note_captions, tell_of_changed_captions
 from deproj.training.clock import Clock
 from deproj.training.settings import RunSettings
 
@@ -39,6 +40,7 @@ def run(
     chosen, data = RunSettings.of(config), DataSettings.of(config)
     if done := folder.finished(chosen.trainer.max_epochs):
         print(f"{path} is done (held-out loss {done.val_loss:.4f}); nothing to do.")
+        tell_of_changed_captions(data, folder)
         return done.val_loss
     clock = Clock()
     progress = progress if chosen.trainer.progress else SILENT
@@ -55,15 +57,19 @@ def run(
         source = data.source()
         seed_everything(chosen.seed)
         place = Place.of(chosen, data.batch_size, rank)
-        prompts = measured_prompts(source, chosen.evaluate) if place.first else []
         before = Behind.of(folder.last_checkpoint)
         parts = Parts.of(config, chosen, place, data, source, before)
+        prompts: list[str] = []
+        if place.first:
+            check_captions(parts.data.source, folder, before.steps)
+            prompts = measured_prompts(parts.data.source, chosen.evaluate)
         clock.lap("loading")
         parts.data.setup(progress=progress)
         clock.lap("samples")
         pictures = Pictures.of(config, chosen, place, data, parts.encoder, prompts, folder, progress)
         if place.first:
             folder.begin(config)
+            note_captions(parts.data.source, folder)
         training = Training.of(config, chosen, place, parts, pictures, before, folder, interruption, progress)
     with training.dashboards_closed():
         if not before.done(chosen.trainer.max_epochs):

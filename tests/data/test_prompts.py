@@ -11,18 +11,24 @@ import pyarrow.parquet
 import pytest
 
 from deproj.benchmark import COMPOSED, SINGLE, words_of
+from deproj.data.captions.spool import Spool
 from deproj.data.mix import Mix
-from deproj.data.readers import LinesBlocks
-from deproj.data.sources import GrammarPrompts, ListedPrompts, PromptSource, file_prompts, open_prompts
+from deproj.data.sources import GrammarPrompts, ListedPrompts, PromptSource, open_prompts
 from deproj.pixel import grammar
 from deproj.process.errors import UserError
+
+
+def listed_prompts(path: Path, column: str | None = None) -> ListedPrompts:
+    source = open_prompts(str(path), column)
+    assert isinstance(source, ListedPrompts)
+    return source
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> PromptSource:
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"number {n} of many\n" for n in range(200)) + "cat maid\n", encoding="utf-8")
-    return file_prompts(path)
+    return listed_prompts(path)
 
 
 @pytest.fixture(params=["grammar", "listed"])
@@ -86,12 +92,11 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
 def test_reads_columns(tmp_path: Path, kind: str):
     path = tmp_path / f"texts{kind}"
     write(path, [{"id": n, "text": f" text number {n} "} for n in range(100)])
-    source = file_prompts(path, "text")
+    source = listed_prompts(path, "text")
     assert list(source.texts()) == [f"text number {n}" for n in range(100)]
     with pytest.raises(UserError, match=r"no column 'caption'; it has: id, text"):
-        file_prompts(path, "caption")
-    with pytest.raises(UserError, match=r"needs data\.column"):
-        file_prompts(path)
+        listed_prompts(path, "caption")
+    assert listed_prompts(path).fingerprint == source.fingerprint, "the one column of texts is found"
 
 
 def test_fingerprint_follows_the_texts(tmp_path: Path):
@@ -99,7 +104,7 @@ def test_fingerprint_follows_the_texts(tmp_path: Path):
     for count in (100, 101):
         path = tmp_path / "texts.txt"
         path.write_text("".join(f"text {n}\n" for n in range(count)), encoding="utf-8")
-        prints.add(file_prompts(path).fingerprint)
+        prints.add(listed_prompts(path).fingerprint)
     assert len(prints) == 2
 
 
@@ -110,8 +115,7 @@ def test_fingerprint_follows_the_texts(tmp_path: Path):
         ("empty.txt", b"\n  \n", "no texts"),
         ("latin.txt", "élan\n".encode("latin-1") * 50, "not UTF-8"),
         ("texts.doc", b"x\n", "read from .txt"),
-        ("few.txt", b"one\n", "give more texts"),
-        ("bad.jsonl", b"{\n", "not JSON"),
+        ("bad.jsonl", b"{\n", "line 1 is not JSON"),
         ("list.jsonl", b"[1]\n", "no column"),
         ("bad.parquet", b"PAR1 but not really", "cannot be read"),
     ],
@@ -122,6 +126,12 @@ def test_refuses_bad_files(tmp_path: Path, name: str, content: bytes | None, sai
         path.write_bytes(content)
     with pytest.raises(UserError, match=said):
         open_prompts(str(path), None if name.endswith((".txt", ".doc")) else "text")
+
+
+def test_few_texts_are_refused(tmp_path: Path):
+    (tmp_path / "few.txt").write_text("one\n", encoding="utf-8")
+    with pytest.raises(UserError, match="give more texts"):
+        next(open_prompts(str(tmp_path / "few.txt")).training(0))
 
 
 def test_columns_where_there_are_none(tmp_path: Path):
@@ -156,7 +166,7 @@ def test_blocks_hold_every_text_once(tmp_path: Path, kind: str):
         path.write_text("\n\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), encoding="utf-8")
     else:
         pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=50)
-    source = file_prompts(path, None if kind == ".txt" else "text")
+    source = listed_prompts(path, None if kind == ".txt" else "text")
     assert len(source.blocks) >= 3
     wanted = [text.strip() for text in texts if text]
     assert list(source.texts()) == wanted
@@ -172,8 +182,8 @@ def test_a_share_comes_from_everywhere_in_the_file(tmp_path: Path, monkeypatch: 
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"{n} {'x' * 500}\n" for n in range(4000)), encoding="utf-8")
     monkeypatch.setattr(ListedPrompts, "WINDOW", 200_000)  # a tenth of the file
-    monkeypatch.setattr(LinesBlocks, "SIZE", 5_000)
-    first = [int(text.split()[0]) for text in itertools.islice(file_prompts(path).training(0), 800)]
+    monkeypatch.setattr(Spool, "SIZE", 5_000)
+    first = [int(text.split()[0]) for text in itertools.islice(listed_prompts(path).training(0), 800)]
     assert len({number // 400 for number in first}) == 10
     assert first != sorted(first)
 
@@ -184,7 +194,7 @@ def test_a_file_larger_than_memory_is_read_in_little(tmp_path: Path):
         for n in range(6000):
             file.write(f"{n} {'letters ' * 1000}\n")
     tracemalloc.start()
-    source = file_prompts(path)
+    source = listed_prompts(path)
     assert sum(1 for _ in itertools.islice(source.training(0), 6000)) == 6000
     assert source.trained_on([next(source.training(0)), "never seen"]) == [next(source.training(0))]
     peak = tracemalloc.get_traced_memory()[1]

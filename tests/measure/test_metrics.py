@@ -208,7 +208,7 @@ def test_prompts_that_were_trained_on_are_refused(tmp_path: Path):
         prompts_of_file(tmp_path / "p.txt", source)
     (tmp_path / "p.txt").write_text("something, else\nanother\nsomething, else\n", encoding="utf-8")
     assert prompts_of_file(tmp_path / "p.txt", source) == ["something, else", "another"]
-    for content, said in ((b"", "holds no prompts"), (b"one\none\n", "holds 1 prompts"), (b"\xff\xfe\x00", "cannot be read")):
+    for content, said in ((b"", "holds no texts"), (b"one\none\n", "holds 1 prompts"), (b"\xff\xfe\x00", "not UTF-16")):
         (tmp_path / "p.txt").write_bytes(content)
         with pytest.raises(UserError, match=said):
             prompts_of_file(tmp_path / "p.txt", source)

@@ -1,0 +1,94 @@
+"""The files that a path means: one file, a folder of them, or a pattern of shards."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from deproj.data.captions.lines import kind_of
+from deproj.process.errors import UserError
+
+__all__ = ["KINDS", "files_of", "is_beside_picture", "pictures_in"]
+
+#: What is read, by the end of the name.
+KINDS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+#: What kohya's trainers write beside a picture, besides .txt; read in folders alone.
+BESIDE = (".txt", ".caption")
+#: Where folders of pictures keep their captions in `datasets`.
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif", ".tif", ".tiff", ".jxl")
+
+
+def files_of(prompts: str) -> list[Path]:
+    """The files that are meant, in order.
+
+    Args:
+        prompts: the path of a file or a folder, or a pattern with ``*``, ``?`` or ``[…]``.
+
+    Raises:
+        UserError: where there is none, and for files of several kinds.
+    """
+    path = Path(prompts)
+    if path.is_file():
+        check_kind(path)
+        return [path]
+    if path.is_dir():
+        return files_in(path)
+    if glob.has_magic(prompts):
+        found = sorted(Path(name) for name in glob.glob(prompts, recursive=True) if Path(name).is_file())
+        if not found:
+            raise UserError(f"no prompts file fits the pattern {prompts}.")
+        for one in found:
+            check_kind(one, beside=True)
+        return one_kind(found, prompts)
+    if path.exists():
+        raise UserError(f"{path} is neither a file nor a folder.")
+    raise UserError(f"no prompts file at {path}.")
+
+
+def check_kind(path: Path, beside: bool = False) -> None:
+    """Refuses a file that is not read.
+
+    Args:
+        beside: whether the files beside pictures are.
+    """
+    if kind_of(path) not in (KINDS + BESIDE if beside else KINDS):
+        raise UserError(
+            f"{path}: prompts are read from {', '.join(KINDS)} files, compressed too (.gz, .zst); its name ends in none of these."
+        )
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder and below it that hold captions."""
+    there = sorted(path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    if metadata := [path for path in there if path.name.lower() in METADATA and path.is_file()]:
+        return one_kind(metadata, str(folder))
+    found = [path for path in there if kind_of(path) in KINDS + BESIDE and path.is_file()]
+    if not found:
+        raise UserError(f"{folder} holds no captions: there is no {', '.join(KINDS)} file in it.")
+    return one_kind(found, str(folder))
+
+
+def one_kind(paths: Sequence[Path], name: str) -> list[Path]:
+    """Files of one kind; ``.txt`` and ``.caption`` are one."""
+    kinds = Counter(".txt" if kind_of(path) in BESIDE else kind_of(path) for path in paths)
+    if len(kinds) > 1:
+        there = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        raise UserError(f"{name} holds files of several kinds ({there}); name those of one by a pattern: '{name}/*.csv'.")
+    return list(paths)
+
+
+def is_beside_picture(path: Path, pictures: set[str]) -> bool:
+    """Whether a text file is the caption of a picture that has the same name.
+
+    Args:
+        pictures: the names of the pictures in the file's folder, without their ends.
+    """
+    return kind_of(path) in BESIDE and (path.suffix.lower() == ".caption" or path.stem in pictures)
+
+
+def pictures_in(folder: Path) -> set[str]:
+    """The names of the pictures of a folder, without their ends."""
+    return {path.stem for path in folder.iterdir() if path.suffix.lower() in PICTURES}

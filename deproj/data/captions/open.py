@@ -1,0 +1,109 @@
+"""The one way in: a path, a pattern or a data set to texts that were checked, cleaned and counted."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from deproj.data.captions.documents import document_column, document_records
+from deproj.data.captions.folders import KINDS, files_of, is_beside_picture, pictures_in
+from deproj.data.captions.hub import HubCaptions
+from deproj.data.captions.lines import kind_of, line_records, whole_record
+from deproj.data.captions.parquet import parquet_column, parquet_records
+from deproj.data.captions.reading import Reading, Record
+from deproj.data.captions.spool import Spool
+from deproj.data.captions.tables import table_column, table_records
+from deproj.process.errors import UserError
+
+__all__ = ["KINDS", "Captions", "read_captions"]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Texts, and what was counted while they were read.
+
+    Attributes:
+        blocks: of the texts, each readable again and again.
+    """
+
+    blocks: Spool
+    reading: Reading
+    strip: bool = False
+
+    def texts(self) -> Iterator[str]:
+        for number in range(len(self.blocks)):
+            yield from self.blocks[number]
+
+    def __str__(self) -> str:
+        """What was read, in a line."""
+        return ", ".join(self.reading.parts(self.strip)) + "."
+
+
+def read_captions(prompts: str, column: str | None = None, marks: str = "keep", folder: Path | None = None) -> Captions:
+    """Reads captions, strictly and once.
+
+    Args:
+        prompts: the path of a file or a folder, a pattern of shards, or ``hub:owner/name``.
+        column: of the captions, where there are columns; None finds it.
+        marks: whether the web's marks are kept, or stripped.
+        folder: of the temporary file that the texts are copied to.
+
+    Raises:
+        UserError: for what isn't there, holds no text, or can't be read in one way only, with the line or row.
+    """
+    prompts = os.path.expanduser(prompts)
+    name = prompts.removeprefix("hub:")
+    reading, strip = Reading(name), marks == "strip"
+    captions = Captions(Spool(folder), reading, strip)
+
+    def take(records: Iterator[Record], unit: str, name: str) -> None:
+        for record in records:
+            text = reading.clean(record, unit, name, strip)
+            if text is not None:
+                captions.blocks.add(text)
+
+    if prompts.startswith("hub:"):
+        data = HubCaptions(name, column)
+        reading.column = data.column
+        take(iter(data), "row", name)
+    else:
+        paths = files_of(prompts)
+        pictures = cache(pictures_in)
+        beside = [] if paths == [Path(prompts)] else [path for path in paths if is_beside_picture(path, pictures(path.parent))]
+        if beside:  # a text beside no picture is a list of classes, or a note
+            reading.strays = len(paths) - len(beside)
+            paths = beside
+        reading.files = len(paths)
+        for path in paths:
+            chosen, records = records_of(path, column, whole=bool(beside))
+            if reading.column not in (None, chosen) and chosen is not None:
+                raise UserError(
+                    f"{name}: the column is {reading.column!r} in some files, {chosen!r} in others; set data.column=."
+                )
+            reading.column = reading.column or chosen
+            take(records, "row" if kind_of(path) == ".parquet" else "line", str(path))
+    if not reading.captions:
+        raise UserError(f"{name} holds no texts." + (f" ({reading.empty:,} are empty.)" if reading.empty else ""))
+    return captions
+
+
+def records_of(path: Path, column: str | None, whole: bool) -> tuple[str | None, Iterator[Record]]:
+    """The column of a file's captions, and these.
+
+    Args:
+        whole: whether a text file is one caption, beside a picture.
+    """
+    kind = kind_of(path)
+    if kind in (".txt", ".caption"):
+        if column is not None:
+            raise UserError(f"{path} has no columns; leave data.column out.")
+        return None, whole_record(path) if whole else line_records(path)
+    if kind in (".jsonl", ".json"):
+        chosen = document_column(path, column)
+        return chosen, document_records(path, column, chosen)
+    of_column, of_records = (parquet_column, parquet_records) if kind == ".parquet" else (table_column, table_records)
+    chosen = of_column(path, column)
+    return chosen, iter(()) if chosen is None else of_records(path, chosen)
