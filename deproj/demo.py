@@ -17,11 +17,9 @@ from urllib.parse import parse_qs, urlencode
 import torch
 from PIL.Image import Image, fromarray
 
-from deproj import marks
-from deproj.benchmark import COMPOSED
 from deproj.clip.images import open_pictures, to_rgb
 from deproj.draw.sheets import TRUE_STATES, enlarged
-from deproj.expression import Expression, parse
+from deproj.expression import Expression, hints_at, parse
 from deproj.expression import picture as of_picture
 from deproj.model.base import Deprojector
 from deproj.model.store import shipped
@@ -29,6 +27,7 @@ from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
 from deproj.process.progress import progress_here
 from deproj.process.quiet import quiet_libraries
+from deproj.texts.benchmark import COMPOSED
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -134,7 +133,7 @@ def draw(pipes: dict[str, DeprojectorPipeline], settings: Settings, picture: Ima
     # a picture's way to the texts is each model's own
     embeddings = {name: pipes[name].embed([expression]) for name in settings.models}
     written = [prompt for prompt, weight in zip(settings.prompts, settings.weights, strict=False) if prompt.strip() and weight]
-    said = [str(hint) for prompt in written for hint in marks.found_in_prompt(prompt)]
+    said = hints_at(written)
     said += [caution for name, embedding in embeddings.items() for caution in pipes[name].cautions([expression], embedding)]
     plain = expression.plain
     states = {} if plain is None else {TRUE_STATES: pipe.encoder([plain]).states[0]}

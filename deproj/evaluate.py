@@ -124,12 +124,11 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
 def evaluate_one(path: Path, config: dict[str, Any], evaluator: Evaluator) -> Evaluation:
     """Measures a run or an exported model, and writes its measures and its card."""
     from deproj.model.base import Deprojector  # imports torch: see above
-    from deproj.pipeline import selection_of
     from deproj.selection import TokenSelection
 
     start = time.monotonic()
     model = Deprojector.from_pretrained(path, evaluator.encoder).to(evaluator.encoder.model.device)
-    selection = selection_of(model) if exported(path) else build(config["selection"], TokenSelection, "selection")
+    selection = model.selection if exported(path) else build(config["selection"], TokenSelection, "selection")
     if selection is None:
         raise UserError(f"{path} doesn't say in which order its states stand; measure the run that it comes from.")
     result = evaluator(model, selection)
@@ -144,14 +143,12 @@ def evaluate_one(path: Path, config: dict[str, Any], evaluator: Evaluator) -> Ev
 
 def write_card(model: Any, path: Path, result: Evaluation) -> None:
     """Stores new measures in a model's card."""
-    from deproj.measure.results import describe  # imports torch: see above
-
     run = RunFolder(path)
     if exported(path):
         model.provenance.setdefault("results", {})["evaluation"] = result.summarized()
         model.save_pretrained(path)
     elif done := run.finished():
-        describe(model, run, done)
+        model.describe(run, done)
         model.save_pretrained(run.model)
 
 

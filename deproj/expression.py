@@ -32,9 +32,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from deproj import marks
-from deproj.benchmark import COMMAS
 from deproj.process.errors import UserError
+from deproj.texts import marks
+from deproj.texts.benchmark import COMMAS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("Atom", "Expression", "Named", "Picture", "PictureEmbedder", "Text", "Vector"),
-    *("between", "embed", "expression_of", "mean", "parse", "picture", "text", "vector"),
+    *("between", "embed", "expression_of", "hints_at", "mean", "parse", "picture", "text", "vector"),
 ]
 
 
@@ -432,3 +432,9 @@ class Parser:
         if (after := self.peek()) is not None and after not in AFTER_NUMBER:
             self.fail(f"{what} ends here, and then comes a comma; put signs of a text in quotes")
         return value
+
+
+def hints_at(prompts: Sequence[object]) -> list[str]:
+    """How the web's marks in those prompts that are texts are written here, each once."""
+    hints = [str(hint) for prompt in prompts if isinstance(prompt, str) for hint in marks.found_in_prompt(prompt)]
+    return list(dict.fromkeys(hints))

@@ -19,12 +19,11 @@ import numpy as np
 from PIL import ImageOps
 from PIL.Image import Image, fromarray
 
-from deproj import marks
 from deproj.data.captions.open import read_captions
 from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.expression import Expression, Named, Picture, between, parse
+from deproj.expression import Expression, Named, Picture, between, hints_at, parse
 from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
@@ -244,7 +243,7 @@ def generate(args: argparse.Namespace) -> None:
     progress = progress_here()
     with progress.phase("loading"):
         pipe = load(args)
-    for hint in dict.fromkeys(hint for label in (*asked.labels, args.negative) for hint in marks.found_in_prompt(label)):
+    for hint in hints_at([*asked.labels, args.negative]):
         print(f"warning: {hint}", file=sys.stderr)
     true = true_states(pipe, asked, args) if args.compare else []
     if args.between is not None:

@@ -24,7 +24,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from deproj import marks
 from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
@@ -32,13 +31,11 @@ from deproj.clip.images import ImageEncoder
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.settings import SdSettings
 from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.expression import Expression, Text, embed, expression_of
+from deproj.expression import Expression, Text, embed, expression_of, hints_at
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.selection import PLACES, TokenSelection
-from deproj.settings.build import build
-from deproj.settings.nodes import foreign_classes
 
 __all__ = ["DeprojectorPipeline"]
 
@@ -105,7 +102,7 @@ class DeprojectorPipeline:
             model = Deprojector.from_pretrained(model, encoder)
         seen = chosen.images(encoder, model.distance, pictures)
         renderer = chosen.renderer(encoder, device)
-        return cls(renderer, encoder, model.to(device), seen, selection or selection_of(model))
+        return cls(renderer, encoder, model.to(device), seen, selection or model.selection)
 
     def with_model(self, model: Deprojector) -> DeprojectorPipeline:
         """The same Stable Diffusion with another deprojector.
@@ -115,7 +112,7 @@ class DeprojectorPipeline:
         """
         model.check_encoder(self.encoder)
         other = copy(self)
-        other.model, other.selection = model.to(self.device).eval(), selection_of(model)
+        other.model, other.selection = model.to(self.device).eval(), model.selection
         if self.pictures is not None:
             other.pictures = self.pictures.with_distance(model.distance)
         return other
@@ -331,12 +328,6 @@ class DeprojectorPipeline:
         return draw(self.sd, states, negative, seeds, self.steps, self.guidance if guidance is None else guidance, **options)
 
 
-def hints_at(prompts: Sequence[Prompt]) -> list[str]:
-    """How the web's marks in prompts are written here, each once."""
-    hints = [str(hint) for prompt in prompts if isinstance(prompt, str) for hint in marks.found_in_prompt(prompt)]
-    return list(dict.fromkeys(hints))
-
-
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
     """The one that is given, as a list of prompts."""
     if embedding is not None and not isinstance(embedding, Tensor):
@@ -358,15 +349,6 @@ def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
     if not prompts:
         raise UserError("there is no prompt in the list.")
     return prompts
-
-
-def selection_of(model: Deprojector) -> TokenSelection | None:
-    """The selection that a model was trained on, if that is one of those that are shipped."""
-    node = {key: value for key, value in (model.provenance.get("selection") or {}).items() if key != "name"}
-    if not node or foreign_classes({"selection": node}, ("selection",)):
-        return None
-    made: TokenSelection = build(node, TokenSelection, "selection")
-    return made
 
 
 def shorten(words: str, length: int = 60) -> str:

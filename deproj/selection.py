@@ -13,12 +13,17 @@ With L the length (SOS and EOS counted) and T = 77 places:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["PLACES", "SELECTIONS", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"]
+__all__ = [
+    *("PLACES", "SELECTIONS", "AllTokens", "EosOnward", "Plan", "TokenSelection", "WordsEos", "WordsEosReversed"),
+    "stored_selection",
+]
 
 PLACES = 77
 
@@ -123,3 +128,19 @@ SELECTIONS: dict[str, TokenSelection] = {
     "words_eos_reversed": WordsEosReversed(),
     "eos_onward": EosOnward(),
 }
+
+
+def stored_selection(node: Mapping[str, Any]) -> TokenSelection | None:
+    """The selection that a model's settings name, if that is one of those that ship.
+
+    Args:
+        node: its class as ``_target_``, and what it was made with.
+
+    Raises:
+        TypeError, ValueError: for what the class doesn't take.
+    """
+    classes = {f"{__name__}.{type(selection).__name__}": type(selection) for selection in SELECTIONS.values()}
+    made = classes.get(str(node.get("_target_")))
+    if made is None:
+        return None
+    return made(**{key: value for key, value in node.items() if key not in ("_target_", "name")})

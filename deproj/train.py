@@ -29,7 +29,7 @@ from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import node_number
 from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
-from deproj.runs.settle import settle
+from deproj.runs.resume import settle
 from deproj.settings.messages import explain, typed
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.made import Made, remove_if_unused

@@ -36,7 +36,7 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    from deproj.benchmark import COMPOSED, PROMPTS, SINGLE
+    from deproj.texts.benchmark import COMPOSED, PROMPTS, SINGLE
     from deproj.training.dashboards import picture_name
 
     step = "trainer/global_step"

@@ -10,16 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from deproj.benchmark import PROMPTS, seeds
 from deproj.draw.sheets import TRUE_STATES, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.measure.results import describe
 from deproj.model.base import Deprojector
 from deproj.model.store import SHIPPED
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_checksums
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
+from deproj.texts.benchmark import PROMPTS, seeds
 
 RUNS = {
     "all-batch": "ignored_states/all-batch-0",
@@ -44,7 +43,7 @@ def export(sweeps: Path, out: Path) -> None:
         pictures = sheet({TRUE_STATES: reference, label: renderer(model.generate(embedding), seeds())}, PROMPTS)
         save_image(pictures, out / name / "sheet.png")
         model.sheet = (out / name / "sheet.png").read_bytes()
-        describe(model, RunFolder(sweeps / run), results[run])
+        model.describe(RunFolder(sweeps / run), results[run])
         model.save_pretrained(out / name)
         fidelity = RunFolder(sweeps / run).read_evaluation().values["composed/fidelity"]
         print(f"Wrote {out / name} (fidelity of composed prompts {fidelity:.3f}).")

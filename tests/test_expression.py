@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
 from deproj.expression import (
     Expression,
@@ -25,6 +24,7 @@ from deproj.expression import (
     vector,
 )
 from deproj.process.errors import UserError
+from deproj.texts.benchmark import COMPOSED, SINGLE
 
 ATOMS = (
     *("cat", "1girl", "red hair", "a:b", "-x", "", " padded ", 'quo"te', "back\\slash", "café (noir)", "日本", "<y>", "a@b|c"),

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deproj"
 #: From the lowest floor to the highest: a module imports only from lower floors, and from its own folder.
 FLOORS = (
-    ("process", "benchmark", "marks"),
+    ("process", "texts"),
     ("selection", "settings"),
     ("runs", "pixel"),
     ("clip",),

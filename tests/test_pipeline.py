@@ -15,7 +15,6 @@ import torch
 from conftest import Ended
 from PIL import Image
 
-from deproj.benchmark import SINGLE
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
@@ -25,6 +24,7 @@ from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.selection import EosOnward
+from deproj.texts.benchmark import SINGLE
 
 
 @pytest.fixture(scope="module")

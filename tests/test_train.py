@@ -199,7 +199,7 @@ def test_prompts_from_a_file(train: Train, tmp_path: Path):
     )
     ended = train("data.prompts=texts.txt", "data.split=0", "data.combine=0")
     assert ended.code == 0, ended.err
-    assert "were longer than 77 tokens and were truncated" in ended.out
+    assert "81 captions of texts.txt, 1 cut to 77 tokens" in ended.out
 
 
 def test_tokens_instead_of_states(train: Train, tmp_path: Path):

@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from deproj.benchmark import parts_of
 from deproj.clip.check import SMALL_FILES, check_finite, check_folder, check_tokenizer, variant
 from deproj.clip.identity import hash_encoder, text_weights
 from deproj.pixel import local
@@ -25,6 +24,7 @@ from deproj.process.files import refuse_pointer
 from deproj.process.hub import download, reach
 from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES
+from deproj.texts.benchmark import parts_of
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)

@@ -147,7 +147,7 @@ class SamplesModule(pl.LightningDataModule):
         drawn = key | {"part": "train", "seed": s.seed}
         self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress)
         if cut := self.train.header["truncated"]:
-            print(f"{cut} of {s.size} training texts were longer than {PLACES} tokens and were truncated.")
+            print(f"{cut} of {s.size} samples are longer than {PLACES} tokens and were cut.")
 
     def train_dataloader(self) -> DataLoader[Rows]:
         assert self.train is not None

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deproj.benchmark import COMMAS, words_of
 from deproj.clip.encoder import TextEncoder
 from deproj.selection import PLACES
+from deproj.texts.benchmark import COMMAS, words_of
 
 __all__ = ["Seen", "Sight", "TokensSeen", "words_seen"]
 

@@ -16,7 +16,7 @@ __all__ = ["KEPT", "DataSettings"]
 
 #: What a cache may keep of a sample (`deproj.data.cache.KEEPS`).
 KEPT = ("states", "tokens")
-#: What may become of the web's marks (`deproj.marks`).
+#: What may become of the web's marks (`deproj.texts.marks`).
 KEEP_OR_STRIP = ("keep", "strip")
 
 

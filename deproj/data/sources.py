@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from deproj.benchmark import COMMAS, SINGLE, is_benchmark, plain
 from deproj.data.captions.open import Captions, read_captions
 from deproj.data.seen import Sight, words_seen
 from deproj.pixel import grammar
 from deproj.pixel.scenes import ATTRIBUTES
 from deproj.process.errors import UserError
 from deproj.selection import PLACES
+from deproj.texts.benchmark import COMMAS, SINGLE, is_benchmark, plain
 
 __all__ = ["GrammarPrompts", "Judge", "ListedPrompts", "PromptSource", "open_prompts"]
 

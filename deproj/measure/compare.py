@@ -15,19 +15,8 @@ import numpy as np
 
 from deproj.runs.records import Measured
 
-__all__ = ["MEASURES", "Estimate", "difference", "estimate"]
+__all__ = ["Estimate", "difference", "estimate"]
 
-#: The measures of the tables, and whether more is better.
-MEASURES = {
-    "fidelity": True,
-    "clip score": True,
-    "conditioning error": False,
-    "noise": False,
-    "likeness": True,
-    "mse words": False,
-    "mse eos": False,
-    "mse padding": False,
-}
 RESAMPLES = 2000
 
 

@@ -14,7 +14,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
 from deproj.data.captions.open import read_captions
 from deproj.data.sources import PromptSource
@@ -26,6 +25,7 @@ from deproj.process.errors import UserError
 from deproj.process.progress import SILENT, Progress
 from deproj.runs.records import Evaluation, Measured, Summary
 from deproj.selection import TokenSelection
+from deproj.texts.benchmark import plain
 
 __all__ = ["Evaluator", "evaluation_prompts", "prompts_of_file"]
 

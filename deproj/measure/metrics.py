@@ -2,6 +2,8 @@
 
 Everything is of free-running generation. ĉ are generated states and c the true ones, i numbers the prompts. A number is
 a ratio of sums over prompts, Σ aᵢ / Σ bᵢ (a mean has b = 1), so that one bootstrap over prompts serves all of them.
+
+To add a measure, write its function here, call it in `deproj.measure.evaluator`, and name it in `MEASURES`.
 """
 
 from __future__ import annotations
@@ -30,9 +32,22 @@ from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
 
 __all__ = [
-    *("Measure", "Reference", "clip_scores", "conditioning_error", "likeness"),
+    *("MEASURES", "Measure", "Reference", "clip_scores", "conditioning_error", "likeness"),
     *("reader_fidelity", "redrawing", "state_errors"),
 ]
+
+
+#: The measures of tables and reports, in their order, and whether more is better.
+MEASURES = {
+    "fidelity": True,
+    "clip score": True,
+    "conditioning error": False,
+    "noise": False,
+    "likeness": True,
+    "mse words": False,
+    "mse eos": False,
+    "mse padding": False,
+}
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deproj.process.errors import UserError
+from deproj.runs.changes import default_settings, distinguishing
 from deproj.runs.commands import evaluate_again, evaluate_baseline, train_again
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation, Measured, RunResult
 from deproj.selection import SELECTIONS
-from deproj.settings.compose import compose_config, differences
 
-if TYPE_CHECKING:
-    from deproj.model.base import Deprojector
+__all__ = ["LeftOut", "Result", "Setting", "collect"]
 
-__all__ = ["LeftOut", "Result", "Setting", "collect", "describe"]
-
-#: What does not distinguish settings: where and how long it ran, how it was shown, and its seed.
-NO_SETTING = (
-    *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "data.keep"),
-    *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs", "trainer.devices", "trainer.nodes"),
-    *("selection", "feed", "init_from", "sd", "model"),
-)
 #: The article's order of the settings.
 ORDER = tuple(SELECTIONS)
 
@@ -136,9 +127,7 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
     config = run.read_config()
     try:
         name, rank = name_of(config["choices"])
-        extra = {key: new for key, (_, new) in differences(defaults, config).items() if distinguishes(key)}
-        if config["init_from"]:
-            extra["init_from"] = "another run"
+        extra = distinguishing(defaults, config)
         if mean:
             extra["composed"] = "mean"
         return Result(
@@ -154,12 +143,6 @@ def name_of(choices: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
     if model != "lstm":
         return f"{model}, {selection}", (1, model, place_of(selection))
     return f"{selection}, {feed}", (0, place_of(selection), feed)
-
-
-def distinguishes(key: str) -> bool:
-    """Whether a setting distinguishes runs."""
-    own = key.startswith(("model.", "selection.", "feed.")) and not key.endswith("._target_")
-    return own or not key.startswith(NO_SETTING)
 
 
 def place_of(selection: str) -> tuple[int, str]:
@@ -190,7 +173,7 @@ def collect(folders: list[Path]) -> tuple[list[Setting], list[LeftOut]]:
 
 def read_all(folders: list[Path]) -> tuple[list[Result], list[LeftOut]]:
     """All runs and baselines that can be read, measured in either way."""
-    defaults = compose_config([])
+    defaults = default_settings()
     found = list(find(folders))
     files = [(run, False) for run in found] + [(run, True) for run in found if run.evaluation(mean=True).is_file()]
     results, left_out = [], []
@@ -234,14 +217,3 @@ def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:
         else:
             members.append(result)
     return [Setting(label, members) for label, members in groups.items()], left_out
-
-
-def describe(model: Deprojector, run: RunFolder, result: RunResult) -> None:
-    """Stores in a model what its card reports of its run: losses, numbers, the command, and the sheet of benchmark prompts."""
-    told: dict[str, Any] = {"command": train_again(run.read_config())}
-    told |= {"val_loss": result.val_loss, "epochs": result.epochs}
-    if run.evaluation().is_file():
-        told["evaluation"] = run.read_evaluation().summarized()
-    model.provenance["results"] = told
-    if run.best_sheet.is_file():
-        model.sheet = run.best_sheet.read_bytes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from deproj.measure.compare import MEASURES, Estimate, difference, estimate
+from deproj.measure.compare import Estimate, difference, estimate
+from deproj.measure.metrics import MEASURES
 from deproj.measure.results import Setting
 from deproj.runs.records import KINDS
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model import store
 from deproj.process.errors import UserError
-from deproj.selection import PLACES
+from deproj.runs.commands import train_again
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import RunResult
+from deproj.selection import PLACES, TokenSelection, stored_selection
 
 if TYPE_CHECKING:
     from deproj.clip.encoder import TextEncoder
@@ -54,6 +57,19 @@ class Deprojector(nn.Module, ABC):
         self.register_buffer("deprojection", torch.eye(config.width) if projected else None)
         self.final_norm = nn.LayerNorm(config.width, config.layer_norm_eps).requires_grad_(False)
         self.distance = None
+
+    @property
+    def selection(self) -> TokenSelection | None:
+        """In whose order its states stand: the selection it was trained on, or None where that is none of ours.
+
+        Raises:
+            UserError: where it can't be made of what was stored.
+        """
+        node = self.provenance.get("selection") or {}
+        try:
+            return stored_selection(node)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"the selection in this model's config.json can't be made: {error}") from None
 
     @abstractmethod
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
@@ -124,6 +140,16 @@ class Deprojector(nn.Module, ABC):
         if encoder.deprojection is not None and self.deprojection is not None:
             self.deprojection.copy_(encoder.deprojection)
         self.provenance["encoder"] = encoder.hash
+
+    def describe(self, run: RunFolder, result: RunResult) -> None:
+        """Notes what its card reports of its run: losses, numbers, the command, and the sheet of benchmark prompts."""
+        told: dict[str, Any] = {"command": train_again(run.read_config())}
+        told |= {"val_loss": result.val_loss, "epochs": result.epochs}
+        if run.evaluation().is_file():
+            told["evaluation"] = run.read_evaluation().summarized()
+        self.provenance["results"] = told
+        if run.best_sheet.is_file():
+            self.sheet = run.best_sheet.read_bytes()
 
     def stored(self) -> dict[str, Any]:
         """What ``config.json`` holds: kind, sizes, variant and provenance."""

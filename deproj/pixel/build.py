@@ -25,11 +25,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from deproj.benchmark import PROMPTS
 from deproj.pixel import WEIGHTS, grammar, parts, scenes
 from deproj.pixel.reader import Reader
 from deproj.pixel.training import Rng, fit
 from deproj.process.files import write_checksums
+from deproj.texts.benchmark import PROMPTS
 
 STAGES = ("tokenizer", "clip", "reader", "vae", "unet")
 

@@ -6,12 +6,12 @@ import html
 import os
 from pathlib import Path
 
-from deproj.benchmark import PROMPTS, SINGLE
 from deproj.draw.sheets import TRUE_STATES
-from deproj.measure.compare import MEASURES
+from deproj.measure.metrics import MEASURES
 from deproj.measure.results import ORDER, LeftOut, Setting
 from deproj.measure.rows import Row, shown_measures
 from deproj.runs.records import KINDS
+from deproj.texts.benchmark import PROMPTS, SINGLE
 
 __all__ = ["page"]
 

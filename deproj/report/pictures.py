@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deproj.benchmark import PROMPTS, seeds
-from deproj.clip.encoder import TextEncoder
+from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.results import LeftOut, Setting
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.process.progress import Progress
+from deproj.texts.benchmark import PROMPTS, seeds
 
 __all__ = ["draw_pictures"]
 
@@ -34,10 +34,23 @@ def draw_pictures(found: list[Setting], noises: int, out: Path, progress: Progre
     if not sd.quick_on(device):
         return [], []
     encoder = sd.encoder(device)
-    rows, damaged = states_of(found, encoder, device)
-    if len(rows) == 1:  # numbers alone were kept
-        return [], damaged
-    renderer = sd.renderer(encoder, device)
+    rows, damaged = {TRUE_STATES: encoder(PROMPTS).states}, []
+    for setting in found:
+        folder = setting.first.run.model
+        if not folder.is_dir():  # its numbers alone were kept
+            continue
+        embedding = encoder.compose(PROMPTS, mean=setting.first.mean)
+        try:
+            rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
+        except UserError as error:
+            damaged.append((folder, f"not drawn: {error}"))
+    if len(rows) > 1:
+        draw_rows(rows, sd.renderer(encoder, device), noises, out, progress)
+    return list(rows) if len(rows) > 1 else [], damaged
+
+
+def draw_rows(rows: dict[str, Tensor], renderer: Renderer, noises: int, out: Path, progress: Progress) -> None:
+    """Draws states of the benchmark prompts, (6, 77, D) by label, as often as there are noises."""
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     with progress.phase("drawing the benchmark prompts", noises * len(rows) * len(PROMPTS) * renderer.settings.steps) as phase:
         for number in range(noises):
@@ -48,19 +61,3 @@ def draw_pictures(found: list[Setting], noises: int, out: Path, progress: Progre
                     image.thumbnail((256, 256))
                     image.save(out / "pictures" / f"{row}-{number}-{column}.png")
             save_image(sheet(drawn, PROMPTS), out / f"sheet-{number + 1}.png")
-    return list(rows), damaged
-
-
-def states_of(found: list[Setting], encoder: TextEncoder, device: str) -> tuple[dict[str, Tensor], list[LeftOut]]:
-    """States of the benchmark prompts, (6, 77, D), by label: the true ones, and those of each setting's first run."""
-    rows, damaged = {TRUE_STATES: encoder(PROMPTS).states}, []
-    for setting in found:
-        folder = setting.first.run.model
-        if not folder.is_dir():
-            continue
-        embedding = encoder.compose(PROMPTS, mean=setting.first.mean)
-        try:
-            rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
-        except UserError as error:
-            damaged.append((folder, f"not drawn: {error}"))
-    return rows, damaged

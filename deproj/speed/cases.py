@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from deproj.benchmark import SINGLE
 from deproj.data.batches import EpochOrder, sorting_pays
 from deproj.data.cache import Rows
 from deproj.data.sources import GrammarPrompts
@@ -176,7 +175,7 @@ def pixel_world(device: str) -> Iterator[Case]:
     encoder = sd.encoder(device)
     texts = list(itertools.islice(GrammarPrompts().training(0), 100))
     yield counted("encode pixel | 100 captions", lambda: encoder(texts), len(texts), "text", device)
-    renderer, states = sd.renderer(encoder, device), encoder(SINGLE * 2).states
+    renderer, states = sd.renderer(encoder, device), encoder(texts[:6]).states
     name = f"draw pixel | 6 pictures, {sd.settings.steps} steps"
     precision = "16" if renderer.dtype == torch.float16 else "32"
     yield counted(name, lambda: renderer(states, range(6)), 6, "picture", device, precision)

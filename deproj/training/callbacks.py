@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from PIL import Image
 from torch import Tensor
 
-from deproj.benchmark import PROMPTS, seeds
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.renderer import Renderer
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
@@ -21,6 +20,7 @@ from deproj.process.kept import kept
 from deproj.process.progress import SILENT, Progress
 from deproj.process.system import give_back
 from deproj.runs.folder import RunFolder
+from deproj.texts.benchmark import PROMPTS, seeds
 from deproj.training.dashboards import Dashboard, Picture, picture_name
 from deproj.training.module import DeprojectorModule
 

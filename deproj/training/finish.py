@@ -8,7 +8,6 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 
 from deproj.clip.distance import ROWS, EmbeddingDistance
-from deproj.measure.results import describe
 from deproj.process.machine import machine
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation, RunResult
@@ -48,7 +47,7 @@ def finish(
         phases=clock.phases,
         machine=machine(place.device) | {"precision": place.precision},
     )
-    describe(parts.model, folder, result)
+    parts.model.describe(folder, result)
     parts.model.save_pretrained(folder.model)  # again, with its card
     for dashboard in dashboards:
         dashboard.model(folder.model)

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deproj.benchmark import plain
 from deproj.data.batches import SamplesModule
 from deproj.data.settings import DataSettings
 from deproj.evaluate import evaluator_of
@@ -34,6 +33,7 @@ from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation
 from deproj.selection import AllTokens, EosOnward, TokenSelection
 from deproj.settings.compose import read_config
+from deproj.texts.benchmark import plain
 
 HERE = Path(__file__).parent
 FIXED = 10

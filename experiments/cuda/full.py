@@ -47,8 +47,8 @@ def train(part: Part, name: str, *settings: str, steps: int = STEPS) -> None:
 
 def pictures(part: Part, half: bool) -> None:
     """Six pictures at once, timed with the second drawing."""
-    from deproj.benchmark import PROMPTS
     from deproj.settings.compose import compose_config
+    from deproj.texts.benchmark import PROMPTS
 
     config = compose_config([*SD, f"sd.steps={pick(20, 2, 1)}"])
     encoder = inner.encoder(config, DEVICE)

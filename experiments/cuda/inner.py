@@ -67,17 +67,15 @@ def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path) -
     from deproj.data.settings import DataSettings
     from deproj.measure.evaluator import Evaluator, evaluation_prompts
     from deproj.model.base import Deprojector
-    from deproj.pipeline import selection_of
     from deproj.settings.compose import compose_config
 
     config = compose_config([])
     of = encoder(config, device)
     model = Deprojector.from_pretrained(folder, of).to(device)
-    selection = selection_of(model)
-    assert selection is not None
+    assert model.selection is not None
     chosen = evaluation_prompts(DataSettings.of(config).source(), count, 0)
     evaluator = Evaluator(of, renderer(config, of, device, half), chosen, None, cache)
-    return json.loads(json.dumps(evaluator(model, selection).to_json()))
+    return json.loads(json.dumps(evaluator(model, model.selection).to_json()))
 
 
 def small_shapes() -> Any:

@@ -12,13 +12,13 @@ import torch
 from conftest import Ended, embeddings
 from safetensors.torch import load_file, save_file
 
-from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.distance import FAR, EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Mix
 from deproj.data.sources import GrammarPrompts
 from deproj.model.lstm import LSTMDeprojector
 from deproj.process.errors import UserError
+from deproj.texts.benchmark import COMPOSED, SINGLE
 
 
 def test_prompts_mixed_as_trained_are_near(distance: EmbeddingDistance, encoder: TextEncoder):

@@ -13,12 +13,12 @@ import torch
 from conftest import Ended
 from torch import Tensor
 
-from deproj.benchmark import PROMPTS
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.model.mlp import MLPConfig, MLPDeprojector
+from deproj.texts.benchmark import PROMPTS
 from deproj.training.graphs import GraphedFeed
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA here")]

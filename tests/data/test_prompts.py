@@ -10,12 +10,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from deproj.benchmark import COMPOSED, SINGLE, words_of
 from deproj.data.captions.spool import Spool
 from deproj.data.mix import Mix
 from deproj.data.sources import GrammarPrompts, ListedPrompts, PromptSource, open_prompts
 from deproj.pixel import grammar
 from deproj.process.errors import UserError
+from deproj.texts.benchmark import COMPOSED, SINGLE, words_of
 
 
 def listed_prompts(path: Path, column: str | None = None) -> ListedPrompts:

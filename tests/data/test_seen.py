@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deproj.benchmark import SINGLE, plain
 from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Mix
 from deproj.data.seen import TokensSeen, words_seen
 from deproj.data.sources import ListedPrompts, open_prompts
+from deproj.texts.benchmark import SINGLE, plain
 
 NAMES = [f"{word} {n}" for n in range(150) for word in ("café", "crème", "naïve", "Zoë", "señor")]
 #: How a text is written so that its encoder sees no difference.

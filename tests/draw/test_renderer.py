@@ -6,7 +6,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.renderer import Renderer
 from deproj.draw.settings import SdSettings
@@ -14,6 +13,7 @@ from deproj.draw.sheets import sheet
 from deproj.process.errors import UserError
 from deproj.settings.nodes import settings
 from deproj.settings.shipped import CONF
+from deproj.texts.benchmark import COMPOSED, SINGLE
 
 SD = settings(SdSettings, OmegaConf.to_container(OmegaConf.load(CONF / "sd" / "pixel.yaml")), "sd")
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deproj.benchmark import plain
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, build_cache
 from deproj.data.mix import Mix
@@ -24,6 +23,7 @@ from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_f
 from deproj.measure.metrics import Measure
 from deproj.process.errors import UserError
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
+from deproj.texts.benchmark import plain
 
 SELECTIONS = [AllTokens(), WordsEos(), WordsEosReversed(), EosOnward()]
 
@@ -272,3 +272,11 @@ def test_redrawing_finds_the_drawing():
         far.append(float(distance.median()))
     assert far[0] < 6
     assert far[0] < far[1] < far[2]
+
+
+def test_every_measure_is_in_the_tables_or_known_to_be_stored_alone(evaluator: Evaluator):
+    """A new measure is named in `MEASURES`, or nobody sees it."""
+    true = evaluator.encoder([plain(prompt) for prompt in evaluator.prompts])
+    found = evaluator.evaluation(Given(true.states, AllTokens(), true.length), AllTokens()).single.summaries
+    stored_alone = {f"{name} {region}" for name in ("cosine", "r2") for region in ("words", "eos", "padding")}
+    assert set(found) - stored_alone == set(metrics.MEASURES) - {"clip score"}, "CLIP scores are of other worlds"

@@ -25,7 +25,7 @@ from deproj.clip.encoder import TextEncoder
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.model.store import shipped
-from deproj.pipeline import DeprojectorPipeline, selection_of
+from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError
 
@@ -260,7 +260,7 @@ def test_shipped_models(name: str, encoder: TextEncoder, tmp_path: Path, monkeyp
     evaluation = model.provenance["results"]["evaluation"]
     assert evaluation["single"]["fidelity"]["n"] >= 190
     assert evaluation["single"]["fidelity"]["value"] > 0.75
-    true, order = encoder(["cat maid"]), selection_of(model)
+    true, order = encoder(["cat maid"]), model.selection
     assert order is not None
     likeness = torch.cosine_similarity(model.generate(true.embedding), order(true.length).arrange(true.states), dim=2)
     assert likeness.mean() > 0.94, "it is the model that it says it is"

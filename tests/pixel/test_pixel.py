@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from deproj.benchmark import COMPOSED, SINGLE
 from deproj.clip.encoder import TextEncoder
 from deproj.pixel import WEIGHTS, grammar, scenes
 from deproj.pixel.build import pictures_of
 from deproj.pixel.reader import Reader
+from deproj.texts.benchmark import COMPOSED, SINGLE
 
 RNG = np.random.default_rng
 

@@ -131,10 +131,10 @@ def test_a_killed_process_takes_the_others_with_it(victim: str, caches: Path, tm
 
 
 def test_two_nodes(train: Train, caches: Path, tmp_path: Path):
-    """Two commands on one machine, told that they are on two; a port of this process's own stands for SLURM's."""
+    """Two commands on one machine, told that they are on two; a free port stands for SLURM's."""
     assert train(*SMALL, "hydra.run.dir=one").code == 0
     nodes = ["trainer=ddp", "trainer.devices=1", "trainer.nodes=2", f"data.cache={caches}", "hydra.run.dir=two"]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(Rank.first_of_node(1, 1).port)}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(Rank.first_of_node(1, 2).port)}
     both = [start(tmp_path, *SMALL, *nodes, NODE_RANK=str(number), **where) for number in (1, 0)]
     assert [process.wait() for process in both] == [0, 0], (tmp_path / "said").read_text(encoding="utf-8")
     alike(tmp_path / "one", tmp_path / "two")

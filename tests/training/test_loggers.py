@@ -19,8 +19,8 @@ from conftest import Ended, call
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
-from deproj.benchmark import COMPOSED, SINGLE
 from deproj.runs.folder import RunFolder
+from deproj.texts.benchmark import COMPOSED, SINGLE
 from deproj.training.dashboards import picture_name
 from deproj.training.weights_and_biases import NO_DETAILS, WandbDashboard, job_name
 

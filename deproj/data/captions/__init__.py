@@ -2,5 +2,5 @@
 
 `open.read_captions` is the one way in. Each kind of file has a module: `tables` (csv, tsv), `documents` (json, jsonl),
 `parquet`, `hub`, and `lines` (txt, encodings, compression); `folders` finds the files, `columns` the texts in a row,
-`reading` cleans and counts them, `spool` keeps them. Imports `deproj.process` and `deproj.marks`; nothing needs torch.
+`reading` cleans and counts them, `spool` keeps them. Imports `deproj.process` and `deproj.texts.marks`; nothing needs torch.
 """

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from deproj import marks
 from deproj.process.errors import UserError
+from deproj.texts import marks
 
 __all__ = ["Reading", "Record"]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deproj.expression import parse
-from deproj.marks import found, found_in_prompt, stripped
 from deproj.process.errors import UserError
+from deproj.texts.marks import found, found_in_prompt, stripped
 
 #: A text, the mark in it, how the same is written here, and the text without it.
 MARKS = [
