@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
-from deproj.process.node import node_number
+from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
 from deproj.runs.settle import settle
@@ -79,7 +79,12 @@ def job(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
-    swept, first = hydra_config.mode == RunMode.MULTIRUN, alone_or_first(cfg)
+    swept = hydra_config.mode == RunMode.MULTIRUN
+    try:
+        first = is_first_node(cfg)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None  # else Hydra adds a line of its own
 
     noted = False  # whether the folder was found to be this job's
 
@@ -132,12 +137,6 @@ def job(cfg: DictConfig) -> float:
         raise
 
 
-def alone_or_first(cfg: DictConfig) -> bool:
-    """Whether this process writes: a run of one process does, whatever the environment calls it."""
-    trainer = cfg.get("trainer") or {}
-    return (trainer.get("nodes", 1), trainer.get("devices", 1)) == (1, 1) or node_number() == 0
-
-
 def check_folder(hydra_config: Any, swept: bool) -> None:
     """Refuses a run on several nodes whose folder these would not agree on.
 
@@ -187,7 +186,7 @@ def main() -> int:
         code = int(stop.code or 0)
     finally:
         signal.signal(signal.SIGTERM, before)
-    if (sweep := sweep_at_hand()) is not None and node_number() == 0 and not tell(sweep):
+    if (sweep := sweep_at_hand()) is not None and SweepStart.first and not tell(sweep):
         return code or 1
     return code
 

@@ -217,7 +217,9 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     refuse_pointer(Path(clip) / "model.safetensors")
     try:
         with quiet_loading():
-            model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
+            model, info = CLIPTextModelWithProjection.from_pretrained(
+                str(clip), dtype=torch.float32, output_loading_info=True, variant=variant(str(clip), [""])
+            )
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
     if any("text_projection" in key for key in info["missing_keys"]):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below, write_whole
+from deproj.process.node import is_first_node
 from deproj.process.system import command_line
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, JobRecord
@@ -113,12 +114,14 @@ class SweepStart(Callback):
 
     Attributes:
         folder: of the sweep, or None.
+        first: whether this machine tells of it.
     """
 
     folder: ClassVar[Path | None] = None
+    first: ClassVar[bool] = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepStart.folder = Path(config.hydra.sweep.dir)
+        SweepStart.folder, SweepStart.first = Path(config.hydra.sweep.dir), is_first_node(config)
 
 
 def tell(sweep: Path) -> bool:
