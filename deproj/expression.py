@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from deproj import marks
 from deproj.benchmark import COMMAS
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -264,6 +265,7 @@ def parse(prompt: str) -> Expression:
     Raises:
         UserError: for what it cannot read, with the character where that is.
     """
+    check_encodable(prompt, f"the prompt {prompt!a}")
     parser = Parser(prompt)
     expression = parser.blend(0)
     if (sign := parser.peek()) is not None:

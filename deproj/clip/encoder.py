@@ -24,6 +24,7 @@ from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.process.hub import download, reach
 from deproj.process.quiet import quiet_loading
+from deproj.process.texts import check_encodable
 from deproj.selection import PLACES
 
 #: What transformers and diffusers raise for a folder that is missing, incomplete or damaged.
@@ -135,6 +136,9 @@ class TextEncoder:
         """Token ids of each text, SOS and EOS included, however many; no text has another SOS or EOS within it."""
         if isinstance(texts, str):
             raise UserError("texts are a list of strings; got one string.")
+        for text in texts:
+            if not text.isascii():
+                check_encodable(text, f"the text {text[:60]!a}")
         ids = self.tokenizer(list(texts), verbose=False, return_attention_mask=False).input_ids if texts else []
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
         return [

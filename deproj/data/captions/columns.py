@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deproj.data.captions.reading import check_encodable
 from deproj.data.captions.values import described, is_nothing, listed, sort_of
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 
 __all__ = ["KNOWN", "MISSING", "SAMPLED", "choose", "field", "texts_of", "wrong_column"]
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from deproj import marks
 from deproj.data.captions.values import WRITTEN_OUT
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 
-__all__ = ["Reading", "Record", "check_encodable"]
+__all__ = ["Reading", "Record"]
 
 #: What CLIP's tokenizers take for the start and the end of a text, wherever it stands.
 ENDS = re.compile(r"<\|(?:startoftext|endoftext)\|>", re.IGNORECASE)
@@ -154,16 +155,3 @@ def without_ends(text: str) -> str:
     while "<|" in text and ENDS.search(text):  # taking one out may join another
         text = ENDS.sub(" ", text)
     return text
-
-
-def check_encodable(text: str, place: str) -> None:
-    """Refuses a text with half a letter in it.
-
-    Raises:
-        UserError: with its place.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"U+{ord(text[error.start]):04X}"
-        raise UserError(f"{place}: the text has half a letter ({half}, a lone surrogate); write the letter whole.") from None
