@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to draw (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the pictures (pictures)")
     args = parser.parse_intermixed_args()  # prompts may stand before and after options
-    return run_command(lambda: generate(args))
+    return run_command(lambda: generate(args), args.out)
 
 
 @dataclass(frozen=True)

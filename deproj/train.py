@@ -62,7 +62,7 @@ def run_dir(resume: str | None) -> str:
 
 def resume_folder(given: Path) -> Path:
     """The run of what is given: its folder, or one of its files such as ``checkpoints/last.ckpt``."""
-    if given.is_file() or given.suffix == ".ckpt":
+    if os.path.isfile(given) or given.suffix == ".ckpt":  # unlike Path.is_file, also for names that are too long
         return given.parent.parent if given.parent.name == "checkpoints" else given.parent
     return given
 
@@ -126,8 +126,9 @@ def job(cfg: DictConfig) -> float:
         if swept:
             log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
             said = str(told or f"{type(error).__name__}: {error}").partition("\n")[0]
-            if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
-                become("failed", said)
+            with contextlib.suppress(OSError):  # where the disk is full, which the end of the sweep tells
+                if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
+                    become("failed", said)
             return float("inf")
         if first:
             remove_if_unused(folder)
@@ -163,6 +164,8 @@ def main() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()
     SweepStart.folder = None  # of an earlier call in this process
+    # A log that can't be written, as on a full disk, is no reason for tracebacks.
+    logging.raiseExceptions, raised = False, logging.raiseExceptions
     # A run has handlers of its own; this is for the command of a sweep while it waits for its jobs' processes.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
@@ -186,8 +189,15 @@ def main() -> int:
         code = int(stop.code or 0)
     finally:
         signal.signal(signal.SIGTERM, before)
-    if (sweep := sweep_at_hand()) is not None and SweepStart.first and not tell(sweep):
-        return code or 1
+        logging.raiseExceptions = raised
+    if (sweep := sweep_at_hand()) is not None and SweepStart.first:
+        done = [False]
+
+        def told() -> None:
+            done[0] = tell(sweep)
+
+        failed = run_command(told, sweep)
+        return code or failed or int(not done[0])
     return code
 
 
