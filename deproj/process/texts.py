@@ -1,10 +1,10 @@
-"""Texts that no tokenizer and no file can take."""
+"""Texts of a command line, and texts that no tokenizer and no file can take."""
 
 from __future__ import annotations
 
 from deproj.process.errors import UserError
 
-__all__ = ["check_encodable"]
+__all__ = ["check_encodable", "typed_text"]
 
 
 def check_encodable(text: str, place: str) -> None:
@@ -25,3 +25,11 @@ def check_encodable(text: str, place: str) -> None:
         else:
             half = f"U+{number:04X}, a lone surrogate"
         raise UserError(f"{place}: the text has half a letter ({half}); write the letter whole.") from None
+
+
+def typed_text(argument: str) -> str:
+    """A text of a command line: where the locale is ASCII, Python has left its UTF-8 undecoded."""
+    try:
+        return argument.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:  # which `check_encodable` tells
+        return argument
