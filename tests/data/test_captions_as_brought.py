@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
@@ -16,6 +17,9 @@ import pyarrow.parquet
 import pytest
 
 from deproj.data.captions.open import read_captions
+from deproj.data.sources import GrammarPrompts, ListedPrompts
+from deproj.generate import read_prompts
+from deproj.measure.evaluator import prompts_of_file
 from deproj.process.errors import UserError
 
 
@@ -344,3 +348,26 @@ def test_extras_that_are_missing(
         (tmp_path / name).write_bytes(b"PAR1" if name == "a.parquet" else b"\x28\xb5\x2f\xfd")
     with pytest.raises(UserError, match=said):
         read_captions(asked)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, column, _) in REFUSED.items() if column is None])
+def test_prompts_of_files_are_read_by_the_same_rules(tmp_path: Path, kind: str):
+    """Those of ``generate --file`` and of ``evaluate --prompts``."""
+    name, content, _, said = REFUSED[kind]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=said):
+        read_prompts(argparse.Namespace(prompts=[], file=path, between=None))
+    with pytest.raises(UserError, match=said):
+        prompts_of_file(path, GrammarPrompts())
+
+
+def test_what_was_left_out_of_a_file_of_prompts_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "a.csv"
+    path.write_text('caption,n\n"cat, maid",1\nNA,2\n1girl\n', encoding="utf-8")
+    told = f"2 captions of {path} (column caption), 1 empty left out, 1 row shorter than the header.\n"
+    drawn = read_prompts(argparse.Namespace(prompts=[], file=path, between=None))
+    assert [label for label, _ in drawn] == ["cat, maid", "1girl"]
+    assert capsys.readouterr().out == told
+    assert prompts_of_file(path, ListedPrompts([["x"] * 20], "others")) == ["cat, maid", "1girl"]
+    assert capsys.readouterr().out == told
