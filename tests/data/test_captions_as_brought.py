@@ -29,7 +29,7 @@ def lines_of(*rows: object) -> str:
 
 def tar(name: str) -> bytes:
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+    with tarfile.open(fileobj=sink, mode="w:gz", encoding="utf-8") as archive:
         entry = tarfile.TarInfo(name)
         entry.size = 4
         archive.addfile(entry, io.BytesIO(b"cat\n"))
