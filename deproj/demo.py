@@ -6,6 +6,7 @@ Needs the extra ``demo`` (Gradio). The page is served to this machine alone and 
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from deproj.model.base import Deprojector
 from deproj.model.store import shipped
 from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError, run_command
+from deproj.process.network import without_proxies
 from deproj.process.progress import progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.texts.benchmark import COMPOSED
@@ -279,6 +281,23 @@ def theme() -> gr.themes.Default:
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
+def serve(page: gr.Blocks, host: str, port: int) -> None:
+    """Shows the page at an address.
+
+    Raises:
+        UserError: where nothing can be served at it.
+    """
+    named = f"[{host}]" if ":" in host else host  # as an address of IPv6 stands in a link
+    try:
+        socket.getaddrinfo(host, port)  # Gradio waits for a name that it can't serve at
+        page.launch(
+            server_name=named, server_port=port, share=False, theme=theme(), quiet=True,
+            footer_links=["gradio", "settings"], run_history=False, prevent_thread_lock=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"cannot serve at {named}:{port}: {error}; name another with --host or --port.") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids (default: those that ship)")
@@ -298,7 +317,8 @@ def main() -> int:
         quiet_libraries()
         with progress_here().phase("loading"):
             try:
-                import gradio  # noqa: F401  (an extra, and seconds)
+                with without_proxies():
+                    import gradio  # noqa: F401  (an extra, and seconds)
             except ModuleNotFoundError:
                 raise UserError("the page needs Gradio: pip install 'deproj[demo]'.") from None
             print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
@@ -308,13 +328,8 @@ def main() -> int:
             for name in models[1:]:
                 pipes[name] = first.with_model(Deprojector.from_pretrained(name, first.encoder))
             page = build(pipes)
-        try:
-            page.launch(
-                server_name=args.host, server_port=args.port, share=False, theme=theme(), quiet=True,
-                footer_links=["gradio", "settings"], run_history=False, prevent_thread_lock=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise UserError(f"cannot serve at {args.host}:{args.port}: {error}; name another with --port.") from None
+        with without_proxies():  # Gradio asks the page itself whether it is there
+            serve(page, args.host, args.port)
         print(f"The page is at {page.local_url} (Ctrl-C ends it).", flush=True)
         page.block_thread()
 

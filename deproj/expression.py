@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 from deproj.texts import marks
 from deproj.texts.benchmark import COMMAS
 
@@ -264,6 +265,7 @@ def parse(prompt: str) -> Expression:
     Raises:
         UserError: for what it cannot read, with the character where that is.
     """
+    check_encodable(prompt, f"the prompt {prompt!a}")
     parser = Parser(prompt)
     expression = parser.blend(0)
     if (sign := parser.peek()) is not None:

@@ -27,6 +27,7 @@ from deproj.expression import Expression, Named, Picture, between, hints_at, par
 from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
+from deproj.process.texts import typed_text
 from deproj.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to draw (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the pictures (pictures)")
     args = parser.parse_intermixed_args()  # prompts may stand before and after options
-    return run_command(lambda: generate(args))
+    args.prompts, args.negative = list(map(typed_text, args.prompts)), typed_text(args.negative)
+    args.between = None if args.between is None else list(map(typed_text, args.between))
+    return run_command(lambda: generate(args), args.out)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ class DeprojectorPipeline:
             raise UserError("LoRAs need peft: pip install 'deproj[lora]'.") from None
         if Path(lora).suffix == ".safetensors" and not Path(lora).exists():
             raise UserError(f"no LoRA at {lora}.")
-        refuse_pointer(Path(lora))
+        for path in [Path(lora), *Path(lora).glob("*.safetensors")]:
+            refuse_pointer(path)
         try:
             weights, alphas, metadata = self.sd.lora_state_dict(
                 str(lora), use_safetensors=True, return_lora_metadata=True, **options

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError, run_command, user_error_of
 from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
-from deproj.process.node import node_number
+from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
@@ -62,7 +62,7 @@ def run_dir(resume: str | None) -> str:
 
 def resume_folder(given: Path) -> Path:
     """The run of what is given: its folder, or one of its files such as ``checkpoints/last.ckpt``."""
-    if given.is_file() or given.suffix == ".ckpt":
+    if os.path.isfile(given) or given.suffix == ".ckpt":  # unlike Path.is_file, also for names that are too long
         return given.parent.parent if given.parent.name == "checkpoints" else given.parent
     return given
 
@@ -79,7 +79,12 @@ def job(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
-    swept, first = hydra_config.mode == RunMode.MULTIRUN, alone_or_first(cfg)
+    swept = hydra_config.mode == RunMode.MULTIRUN
+    try:
+        first = is_first_node(cfg)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None  # else Hydra adds a line of its own
 
     noted = False  # whether the folder was found to be this job's
 
@@ -121,8 +126,9 @@ def job(cfg: DictConfig) -> float:
         if swept:
             log.error("%s failed: %s", folder, told or type(error).__name__, exc_info=None if told else error)
             said = str(told or f"{type(error).__name__}: {error}").partition("\n")[0]
-            if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
-                become("failed", said)
+            with contextlib.suppress(OSError):  # where the disk is full, which the end of the sweep tells
+                if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
+                    become("failed", said)
             return float("inf")
         if first:
             remove_if_unused(folder)
@@ -130,12 +136,6 @@ def job(cfg: DictConfig) -> float:
             print(f"error: {told}", file=sys.stderr)
             raise SystemExit(1) from None  # else Hydra adds a line of its own
         raise
-
-
-def alone_or_first(cfg: DictConfig) -> bool:
-    """Whether this process writes: a run of one process does, whatever the environment calls it."""
-    trainer = cfg.get("trainer") or {}
-    return (trainer.get("nodes", 1), trainer.get("devices", 1)) == (1, 1) or node_number() == 0
 
 
 def check_folder(hydra_config: Any, swept: bool) -> None:
@@ -164,6 +164,8 @@ def main() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()
     SweepStart.folder = None  # of an earlier call in this process
+    # A log that can't be written, as on a full disk, is no reason for tracebacks.
+    logging.raiseExceptions, raised = False, logging.raiseExceptions
     # A run has handlers of its own; this is for the command of a sweep while it waits for its jobs' processes.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
@@ -187,8 +189,15 @@ def main() -> int:
         code = int(stop.code or 0)
     finally:
         signal.signal(signal.SIGTERM, before)
-    if (sweep := sweep_at_hand()) is not None and node_number() == 0 and not tell(sweep):
-        return code or 1
+        logging.raiseExceptions = raised
+    if (sweep := sweep_at_hand()) is not None and SweepStart.first:
+        done = [False]
+
+        def told() -> None:
+            done[0] = tell(sweep)
+
+        failed = run_command(told, sweep)
+        return code or failed or int(not done[0])
     return code
 
 

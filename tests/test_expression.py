@@ -197,3 +197,14 @@ def test_refuses_what_is_no_expression(encoder: TextEncoder):
         text("cat") / 0
     with pytest.raises(UserError, match="got none"):
         mean()
+
+
+@pytest.mark.parametrize("prompt", ["cat \udcff", "\ud83d, maid", "cat:1.2 | \udfff", "<\udc80>", '"\udcff"'])
+def test_half_a_letter_is_refused_where_it_is_read(prompt: str, encoder: TextEncoder):
+    with pytest.raises(UserError, match=r"half a letter \(U\+D"):
+        parse(prompt)
+    with pytest.raises(UserError, match=r"half a letter \(U\+D"):
+        encoder([prompt])
+    if "\udcff" in prompt:
+        with pytest.raises(UserError, match="the byte 0xff, which is no UTF-8"):
+            parse(prompt)

@@ -221,8 +221,28 @@ def test_refuses_what_is_no_lora(pipe: DeprojectorPipeline, tmp_path: Path, monk
     save_file({f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}, tmp_path / "wide.safetensors")
     save_file({"text_encoder.layers.0.lora_A.weight": down}, tmp_path / "text.safetensors")
     (tmp_path / "pickle.bin").write_bytes(b"\x80\x02}q\x00.")
+    good = {f"unet.{name}.lora_A.weight": torch.zeros(4, 128), f"unet.{name}.lora_B.weight": torch.zeros(128, 4)}
+    save_file(good | {f"unet.{name}.lora_B.weight": torch.full((128, 4), float("nan"))}, tmp_path / "nan.safetensors")
+    save_file(good | {f"unet.{name}.lora_A.weight": torch.full((4, 128), float("-inf"))}, tmp_path / "infinite.safetensors")
+    save_file(good, tmp_path / "good.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "good.safetensors").read_bytes()[:-100])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "page.safetensors").write_bytes(b"<!DOCTYPE html><html>404</html>")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n"
+    (tmp_path / "pointer.safetensors").write_bytes(pointer)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pytorch_lora_weights.safetensors").write_bytes(pointer)
+    (tmp_path / "nothing").mkdir()
     before = set(pipe.sd.unet.state_dict())
     for file, said in (
+        ("nan.safetensors", r"the LoRA .*nan\.safetensors is damaged: .*to_q.* 512 of 512 numbers that are NaN or infinite"),
+        ("infinite.safetensors", "is damaged: .*lora.* NaN or infinite"),
+        ("cut.safetensors", "is no LoRA"),
+        ("empty.safetensors", "is no LoRA"),
+        ("page.safetensors", "is no LoRA"),
+        ("pointer.safetensors", "git lfs pull"),
+        ("folder", "git lfs pull"),
+        ("nothing", "is no LoRA"),
         ("wide.safetensors", "is no LoRA for this Stable Diffusion"),
         ("text.safetensors", "no weights for a U-Net"),
         ("pickle.bin", "is no LoRA"),

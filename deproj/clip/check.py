@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
+from deproj.process.hub import names_of
 from deproj.selection import PLACES
 
 __all__ = ["SMALL_FILES", "check_finite", "check_folder", "check_tokenizer", "variant"]
@@ -188,18 +189,33 @@ def check_finite(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], p
 
 
 def variant(where: str, parts: Iterable[str]) -> str | None:
-    """``fp16`` for a local pipeline in which one of the parts has weights under the names of that variant alone."""
+    """``fp16`` for a folder or hub id in which one of the parts has weights under the names of that variant alone.
+
+    Args:
+        parts: folders; "" for a model that is no part of a pipeline.
+    """
+    folder = Path(where)
+    there = None if folder.is_dir() else [PurePosixPath(name) for name in names_of(where)]
     for part in parts:
-        names = [path.name for path in weight_files(Path(where) / part)]
+        if there is None:
+            names = [path.name for path in weight_files(folder / part)]
+        else:
+            names = of_weights([path.name for path in there if path.parent == PurePosixPath(part)])
         if names and all(".fp16." in name for name in names):
             return "fp16"
     return None
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Files of weights of a part, those that are loaded: safetensors where there are any."""
-    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    plain = [path for path in found if ".fp16" not in path.name and ".non_ema" not in path.name]
+    """Files of weights of a part, those that are loaded."""
+    return [folder / name for name in of_weights([path.name for path in folder.iterdir()] if folder.is_dir() else [])]
+
+
+def of_weights(names: Iterable[str]) -> list[str]:
+    """Names of files of weights that are loaded: safetensors where there are any, and no variant where there is a plain one."""
+    names = sorted(names)
+    found = [name for name in names if name.endswith(".safetensors")] or [name for name in names if name.endswith(".bin")]
+    plain = [name for name in found if ".fp16" not in name and ".non_ema" not in name]
     return plain or found
 
 

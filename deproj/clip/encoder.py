@@ -23,6 +23,7 @@ from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.process.hub import download, reach
 from deproj.process.quiet import quiet_loading
+from deproj.process.texts import check_encodable
 from deproj.selection import PLACES
 from deproj.texts.benchmark import parts_of
 
@@ -135,6 +136,9 @@ class TextEncoder:
         """Token ids of each text, SOS and EOS included, however many; no text has another SOS or EOS within it."""
         if isinstance(texts, str):
             raise UserError("texts are a list of strings; got one string.")
+        for text in texts:
+            if not text.isascii():
+                check_encodable(text, f"the text {text[:60]!a}")
         ids = self.tokenizer(list(texts), verbose=False, return_attention_mask=False).input_ids if texts else []
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
         return [
@@ -217,7 +221,9 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
     refuse_pointer(Path(clip) / "model.safetensors")
     try:
         with quiet_loading():
-            model, info = CLIPTextModelWithProjection.from_pretrained(str(clip), dtype=torch.float32, output_loading_info=True)
+            model, info = CLIPTextModelWithProjection.from_pretrained(
+                str(clip), dtype=torch.float32, output_loading_info=True, variant=variant(str(clip), [""])
+            )
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {str(clip)!r}: {first_line(error)}") from None
     if any("text_projection" in key for key in info["missing_keys"]):

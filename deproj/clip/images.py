@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deproj.clip.check import check_finite
+from deproj.clip.check import check_finite, variant
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.pictures import as_clip_sees, open_picture, open_pictures, to_rgb
@@ -80,7 +80,9 @@ class ImageEncoder:
         reach(where, "config.json", "CLIP")
         try:
             with quiet_loading():
-                model, info = CLIPVisionModelWithProjection.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+                model, info = CLIPVisionModelWithProjection.from_pretrained(
+                    where, dtype=torch.float32, output_loading_info=True, variant=variant(where, [""])
+                )
                 self.processor = CLIPImageProcessor.from_pretrained(where)
         except LOAD_ERRORS as error:
             raise UserError(f"no CLIP at {where!r}: {first_line(error)}") from None

@@ -111,10 +111,11 @@ class Renderer:
 
         negative = self.empty[None].expand(len(states), -1, -1)
         hook = None if seen is None else self.pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
-        pictures = draw(self.pipe, states, negative, seeds, self.settings.steps, self.settings.guidance, step)
-        if hook is not None:
-            hook.remove()
-        return pictures
+        try:
+            return draw(self.pipe, states, negative, seeds, self.settings.steps, self.settings.guidance, step)
+        finally:  # else every later drawing would still be noted
+            if hook is not None:
+                hook.remove()
 
 
 def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: float, **options: Any) -> Any:

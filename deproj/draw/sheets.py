@@ -77,7 +77,7 @@ def save_image(image: Image.Image, path: Path, about: dict[str, str] | None = No
     """
     notes = PngInfo()
     for name, value in (about or {}).items():
-        notes.add_itxt(name, value)
+        notes.add_itxt(name, value.encode("utf-8", "surrogateescape").decode(errors="replace"))  # a path as the system gave it
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         image.save(temporary, "PNG", pnginfo=notes)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from deproj.clip.check import variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line
 from deproj.draw.renderer import Renderer
 from deproj.pixel.grammar import asked
@@ -239,7 +240,7 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
 
     try:
         with quiet_loading():
-            model = CLIPModel.from_pretrained(clip, dtype=torch.float32).eval().to(device)
+            model = CLIPModel.from_pretrained(clip, dtype=torch.float32, variant=variant(clip, [""])).eval().to(device)
             tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {clip!r} to score pictures with: {first_line(error)}") from None

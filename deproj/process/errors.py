@@ -17,7 +17,10 @@ class UserError(ValueError):
 
 
 #: Errors of the operating system that a user can mend.
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 #: What torch says where a tensor finds no room and the error has no class of its own.
 NO_ROOM = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
@@ -59,10 +62,13 @@ def is_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in NO_ROOM)
 
 
-def run_command(command: Callable[[], None]) -> int:
+def run_command(command: Callable[[], None], folder: object = None) -> int:
     """Runs a command and returns its exit code; the user's mistakes become a line or two on stderr.
 
     Our own mistakes keep their traceback.
+
+    Args:
+        folder: that the command writes to, where there is one.
     """
     print_any_script()
     try:
@@ -71,7 +77,7 @@ def run_command(command: Callable[[], None]) -> int:
         print("stopped.", file=sys.stderr)
         return 130
     except Exception as error:
-        if (told := user_error_of(error)) is None:
+        if (told := user_error_of(error, folder)) is None:
             raise
         print(f"error: {told}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from deproj.process.errors import UserError
 from deproj.process.system import replace
 
-__all__ = ["alone", "intact", "refuse_pointer", "release_logs", "replacing", "write_checksums", "write_whole"]
+__all__ = ["alone", "below", "intact", "refuse_pointer", "release_logs", "replacing", "write_checksums", "write_whole"]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
@@ -70,6 +71,27 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and below it, also behind links to folders; each folder once, so that links in a circle end.
+
+    Raises:
+        OSError: for a folder that can't be read.
+    """
+    waiting, links, seen = [folder], list[Path](), set[str]()
+    while waiting or links:  # folders by their own names first
+        here = waiting.pop() if waiting else links.pop(0)
+        if (real := os.path.realpath(here)) in seen:
+            continue
+        seen.add(real)
+        with os.scandir(here) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.is_dir():
+                (links if entry.is_symlink() else waiting).append(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)
 
 
 def refuse_pointer(path: Path) -> None:

@@ -76,7 +76,7 @@ def main() -> int:
         with progress.phase("reporting"):
             report(args, progress)
 
-    return run_command(command)
+    return run_command(command, args.out)
 
 
 if __name__ == "__main__":

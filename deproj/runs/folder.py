@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 
 from deproj.process.errors import UserError
-from deproj.process.files import write_whole
+from deproj.process.files import below, write_whole
 from deproj.runs.records import BaselineRecord, CaptionsRecord, Evaluation, JobRecord, RunResult
 from deproj.settings.compose import read_config
 
@@ -100,7 +100,7 @@ class RunFolder:
     def under(cls, folder: Path) -> list[RunFolder]:
         """The runs and baselines in a folder and below it, by path."""
         names = ("config.yaml", "baseline.json")
-        return [cls(path) for path in sorted({path.parent for name in names for path in folder.rglob(name)})]
+        return [cls(path) for path in sorted({path.parent for path in below(folder) if path.name in names})]
 
     @property
     def is_run(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os.path
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, release_logs
@@ -28,9 +30,13 @@ class Made(Callback):
     files: ClassVar[list[Path]] = []
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        folder = Path(config.hydra.run.dir).absolute()
-        Made.folders = Made.folders or [path for path in (folder, *folder.parents) if not path.exists()]
-        Made.files = [path for name in ("train.log", ".lock") if not (path := folder / name).exists()]
+        try:
+            folder = Path(config.hydra.run.dir).absolute()
+        except OmegaConfBaseException:  # which Hydra meets too, and tells
+            return
+        # os.path's, unlike Path's, also take names that are too long
+        Made.folders = Made.folders or [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+        Made.files = [path for name in ("train.log", ".lock") if not os.path.exists(path := folder / name)]
 
     @classmethod
     def reset(cls) -> None:

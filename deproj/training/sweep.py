@@ -14,7 +14,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from deproj.process.errors import UserError
-from deproj.process.files import alone, write_whole
+from deproj.process.files import alone, below, write_whole
+from deproj.process.node import is_first_node
 from deproj.process.system import command_line
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, JobRecord
@@ -65,7 +66,7 @@ def write_index(sweep: Path) -> None:
 
 def jobs(sweep: Path) -> list[tuple[RunFolder, JobRecord]]:
     """The jobs of a sweep by number."""
-    found = [RunFolder(path.parent) for path in sweep.rglob("job.json")]
+    found = [RunFolder(path.parent) for path in below(sweep) if path.name == "job.json"]
     return sorted(((run, run.read_job()) for run in found), key=lambda job: (job[1].number, job[0].path))
 
 
@@ -113,12 +114,14 @@ class SweepStart(Callback):
 
     Attributes:
         folder: of the sweep, or None.
+        first: whether this machine tells of it.
     """
 
     folder: ClassVar[Path | None] = None
+    first: ClassVar[bool] = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepStart.folder = Path(config.hydra.sweep.dir)
+        SweepStart.folder, SweepStart.first = Path(config.hydra.sweep.dir), is_first_node(config)
 
 
 def tell(sweep: Path) -> bool:

@@ -16,6 +16,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from deproj.process.errors import UserError
 from deproj.process.files import write_whole
 from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
@@ -58,6 +59,8 @@ class WandbDashboard(Logger, Dashboard):
 
     def __init__(self, config: dict[str, Any], run: RunFolder, project: str, details: bool) -> None:
         super().__init__()
+        with refusals_told():
+            wandb.setup()  # reads the environment
         self.config, self.choices, self.folder, self.project = config, config["choices"], run.path, project
         self.details = details
         self.run: wandb.Run | None = None
@@ -78,7 +81,8 @@ class WandbDashboard(Logger, Dashboard):
     def experiment(self) -> Any:
         """The W&B run, which begins when it is first asked for."""
         if self.run is None:
-            self.run = self.begin()
+            with refusals_told():
+                self.run = self.begin()
         return self.run
 
     def begin(self) -> wandb.Run:
@@ -174,6 +178,27 @@ class WandbDashboard(Logger, Dashboard):
             yield
         finally:
             del os.environ[name]
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turns what W&B raises for settings in the environment into the user's error.
+
+    Raises:
+        UserError: with the variable, where it can be told.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, wandb.Error) as error:  # pydantic's and Unicode's errors are ValueErrors
+        details: Any = error.errors()[0] if hasattr(error, "errors") else {}
+        why = str(details.get("msg") or str(error).partition("\n")[0]).rstrip(".")
+        names = [name for name, value in os.environ.items() if name.startswith("WANDB_") and "KEY" not in name]
+        given = details.get("input")
+        meant = [name for name in names if given is not None and str(given).strip("[]'") == os.environ[name]] or names
+        which = " or ".join(sorted(meant)) or "a setting in ~/.config/wandb"
+        raise UserError(f"W&B does not take {which}: {why}. Correct or unset it, or set logger=csv.") from None
 
 
 def why_offline() -> str:

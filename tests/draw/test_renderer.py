@@ -94,3 +94,29 @@ def test_refuses_bad_numbers():
     for changed in ({"steps": 0}, {"guidance": 0.5}):
         with pytest.raises(UserError, match="at least 1"):
             replace(SD, **changed)
+
+
+def test_a_drawing_that_fails_leaves_nothing_behind(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch):
+    """No hook stays on the U-Net or the VAE, to note every later drawing."""
+    own = Renderer(SD, encoder.empty.states[0], "cpu")
+    parts = (own.pipe.unet, own.pipe.vae.decoder)
+    states = encoder(SINGLE).states
+
+    def hooks() -> int:
+        return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts)
+
+    before, latents = hooks(), own.trajectory(states, [0, 1, 2])[1]
+    bias = own.pipe.unet.conv_out.bias.data.clone()
+    own.pipe.unet.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="step 1 of"):
+        own.trajectory(states, [0, 1, 2])
+    assert hooks() == before
+    own.pipe.unet.conv_out.bias.data.copy_(bias)
+
+    def stop(made: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own.trajectory(states, [0, 1, 2], stop)
+    assert hooks() == before
+    assert torch.equal(own.trajectory(states, [0, 1, 2])[1], latents)

@@ -210,6 +210,27 @@ def test_a_pipeline_by_its_hub_id(tmp_path: Path, hub: Hub):
     assert "Retrying" not in alone.err, "minutes of it, for each part of a pipeline"
 
 
+HALF = """
+from deproj.clip.encoder import TextEncoder
+from deproj.draw.stable_diffusion import StableDiffusion
+sd = StableDiffusion.named("someone/small")
+encoder = sd.encoder("cpu")
+print(encoder.hash, sd.renderer(encoder, "cpu")(encoder(["cat"]).states, [0]).shape)
+"""
+
+
+def test_a_pipeline_on_the_hub_with_half_precision_alone(tmp_path: Path, hub: Hub, encoder: TextEncoder):
+    """Whose weights go by other names; also once the Hub is out of reach."""
+    parts = ("tokenizer", "text_encoder", "unet", "vae", "scheduler", "model_index.json")
+    for path in (path for path in WEIGHTS.rglob("*") if path.is_file()):
+        name = path.relative_to(WEIGHTS).as_posix()
+        if name.split("/")[0] in parts:
+            hub.files[name.replace(".safetensors", ".fp16.safetensors")] = path.read_bytes()
+    for address in (hub.address, "http://127.0.0.1:9"):
+        ended = python(HALF, tmp_path, address)
+        assert ended.out.strip() == f"{encoder.hash} torch.Size([1, 32, 32, 3])", ended
+
+
 def test_a_runs_card_tells_what_it_is(train: Train, tmp_path: Path, encoder: TextEncoder, monkeypatch, capsys):
     from deproj.evaluate import main
 

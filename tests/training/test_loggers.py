@@ -19,6 +19,7 @@ from conftest import Ended, call
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
+from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
 from deproj.texts.benchmark import COMPOSED, SINGLE
 from deproj.training.dashboards import picture_name
@@ -325,6 +326,48 @@ def test_a_project_that_wandb_would_refuse_is_refused_at_once(name: str, train: 
     assert ended.code == 1
     assert "logger.project is a name" in ended.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_MODE", "nonsense", "Input should be 'online', 'offline'"),
+        ("WANDB_MODE", "", "Input should be 'online', 'offline'"),
+        ("WANDB_BASE_URL", "nonsense", "valid URL"),
+        ("WANDB_RESUME", "nonsense", "Input should be 'allow'"),
+        ("WANDB_CONSOLE", "nonsense", "Input should be 'auto'"),
+        ("WANDB_SILENT", "nonsense", "valid boolean"),
+        ("WANDB_INIT_TIMEOUT", "soon", "valid number"),
+        ("WANDB_HTTP_TIMEOUT", "soon", "valid number"),
+        ("WANDB_TAGS", "x" * 100, "100 characters"),
+        ("WANDB_RUN_ID", "a/b:c", "cannot contain"),
+        ("WANDB_PROJECT", "a/b", "cannot contain"),
+    ],
+)
+def test_what_wandb_refuses_in_the_environment_is_told(
+    name: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(name, value)
+    choices = dict.fromkeys(("selection", "feed", "model", "sd", "experiment"), "all")
+    with pytest.raises(UserError, match=said) as error:
+        _ = WandbDashboard({"choices": choices, "seed": 0}, RunFolder(tmp_path), "deproj", False).experiment
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="/proc can't be written to")
+@pytest.mark.parametrize("name", ["WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"])
+def test_folders_of_wandb_that_cannot_be_written_are_no_hindrance(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its data lies in the run's folder."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(name, "/proc/none")
+    choices = dict.fromkeys(("selection", "feed", "model", "sd", "experiment"), "all")
+    board = WandbDashboard({"choices": choices, "seed": 0}, RunFolder(tmp_path), "deproj", False)
+    board.log_metrics({"train/loss": 1.0}, 1)
+    board.finish(0)
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
 
 
 def test_the_dashboard_is_built_without_a_server():

@@ -45,6 +45,31 @@ def test_a_sweep_is_indexed_and_skips_what_is_done(train: Train, tmp_path: Path)
     assert [path.stat().st_mtime_ns for path in results] == times
 
 
+@pytest.mark.parametrize("name", ["SLURM_NODEID", "NODE_RANK"])
+def test_a_sweep_of_one_machine_is_its_own_first(name: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever number the environment gives that machine: its jobs are noted, and its end is told."""
+    monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    ended = train("-m", "seed=1,2", "optimizer.learning_rate=0.001,-1", "hydra.sweep.dir=sweep")
+    assert ended.code == 1
+    assert "4 jobs, 2 done, 2 failed: sweep" in ended.out
+    assert "To run just these again" in ended.err
+    with (tmp_path / "sweep" / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["done", "failed"] * 2
+    done = [path.parent for path in (tmp_path / "sweep").rglob("result.json")]
+    assert len(done) == 2
+    for folder in done:
+        assert (folder / "metrics.csv").is_file()
+        assert (folder / "job.json").is_file()
+
+
+def test_a_node_without_a_number_is_told(train: Train, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RANK", "first")
+    ended = train("trainer=ddp", "trainer.nodes=2", "hydra.run.dir=run")
+    assert ended.code == 1
+    assert ended.err == "error: NODE_RANK is the number of a machine, 0 or more; got 'first'.\n"
+
+
 def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
     ended = train("-m", "data.batch_size=0,20", "hydra.sweep.dir=sweep")
     assert ended.code == 1

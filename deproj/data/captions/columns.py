@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from deproj.data.captions.values import described, is_nothing, listed, sort_of
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 
-__all__ = ["MISSING", "SAMPLED", "choose", "field", "texts_of", "wrong_column"]
+__all__ = ["KNOWN", "MISSING", "SAMPLED", "choose", "field", "texts_of", "wrong_column"]
 
 #: Names that a column of captions goes by.
 KNOWN = ("caption", "captions", "text", "texts", "prompt", "prompts")
 #: Rows that are looked at to find the column.
 SAMPLED = 100
-#: Names that a message lists.
-LISTED = 12
 
 
 class Missing:
@@ -53,7 +53,9 @@ def texts_of(value: Any, where: str) -> Iterator[str | None]:
     Raises:
         UserError: for what is no text.
     """
-    if value is None or isinstance(value, str):
+    if is_nothing(value):
+        yield None
+    elif isinstance(value, str):
         yield value
     elif isinstance(value, list):
         if not value:
@@ -62,25 +64,6 @@ def texts_of(value: Any, where: str) -> Iterator[str | None]:
             yield from texts_of(one, where)
     else:
         raise UserError(f"{where} holds {described(value)}, where a text is needed.")
-
-
-def described(value: Any) -> str:
-    """What a value is that is no text."""
-    if isinstance(value, bool):
-        return f"true or false ({str(value).lower()})"
-    if isinstance(value, (int, float)):
-        return f"a number ({value})"
-    if isinstance(value, bytes):
-        return "bytes"
-    if isinstance(value, Mapping):
-        return f"an object of {listed(value)} (name one as in caption.en)"
-    return f"a {type(value).__name__}"
-
-
-def listed(names: Any) -> str:
-    """Names for a message, the first ones of many."""
-    shown = [str(name) for name in names]
-    return (", ".join(shown[:LISTED]) + (", …" if len(shown) > LISTED else "")) or "none"
 
 
 def wrong_column(name: object, column: str, names: Any) -> UserError:
@@ -99,6 +82,8 @@ def choose(name: str, column: str | None, rows: Sequence[tuple[str, Mapping[str,
     """
     values = [row for _, row in rows]
     names = list(dict.fromkeys(name for row in values for name in row))
+    for one in names:
+        check_encodable(one, f"{name}, the column's name")
     texts = [path for path in dict.fromkeys(path for row in values for path in paths(row)) if holds_texts(values, path)]
     known = [path for path in texts if path.rpartition(".")[2].lower() in KNOWN]
     if column is None:
@@ -133,9 +118,10 @@ def check_texts(name: str, column: str, held: Sequence[tuple[str, Any]], others:
             ]
         except UserError as error:
             raise UserError(f"{error}{hint}") from None
-    if texts and all(is_number(text) for _, text in texts):
+    sorts = [sort_of(text) for _, text in texts]
+    if texts and None not in sorts:
         place, text = texts[0]
-        raise UserError(f"{name}, {place}: the column {column!r} holds numbers ({text}), where texts are needed.{hint}")
+        raise UserError(f"{name}, {place}: the column {column!r} holds {sorts[0]} ({text}), where texts are needed.{hint}")
 
 
 def paths(row: Mapping[str, Any], before: str = "") -> Iterator[str]:
@@ -149,17 +135,9 @@ def paths(row: Mapping[str, Any], before: str = "") -> Iterator[str]:
 
 
 def holds_texts(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    """Whether a column holds texts, and nothing else, and not numbers alone."""
+    """Whether a column holds texts, and nothing else, and not numbers or names of files alone."""
     try:
         found = [text for row in rows if (value := field(row, column)) is not MISSING for text in texts_of(value, "")]
     except UserError:
         return False
-    return any(text and text.strip() and not is_number(text) for text in found)
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+    return any(text and text.strip() and sort_of(text) is None for text in found)

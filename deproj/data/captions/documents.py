@@ -10,68 +10,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from deproj.data.captions.columns import MISSING, SAMPLED, choose, described, field, listed, texts_of, wrong_column
+from deproj.data.captions.columns import KNOWN, MISSING, SAMPLED, choose, field, texts_of, wrong_column
+from deproj.data.captions.json_lines import DECODER, ERRORS, Row, TwoOfOneName, is_certain, is_cut, line_rows, reason
 from deproj.data.captions.lines import kind_of, open_text
 from deproj.data.captions.reading import Record
+from deproj.data.captions.values import described, listed, sort_of
 from deproj.process.errors import UserError
 
 __all__ = ["document_column", "document_records"]
 
 #: Letters that are read of a document at once.
 PIECE = 1 << 16
-
-
-class Row(NamedTuple):
-    """A value with the number of the line that it begins in."""
-
-    place: int
-    value: Any
-
-
-class TwoOfOneName(ValueError):
-    """An object in which a name stands twice: a parser would take the last and say nothing."""
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its members."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise TwoOfOneName(f"an object has two members of the name {name!r}")
-    return made
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=once)
-#: What the decoder raises for what is no JSON, is nested too deeply, or has a number of too many digits.
-ERRORS = (ValueError, RecursionError)
-
-
-def reason(error: Exception) -> str:
-    """Why something can't be decoded."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def line_rows(path: Path) -> Iterator[Row]:
-    """A value a line.
-
-    Raises:
-        UserError: for a line that is no JSON.
-    """
-    with open_text(path) as file:
-        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        for number, line in lines:
-            try:
-                value = DECODER.decode(line)
-            except ERRORS as error:
-                place = f"{path}, line {number}"
-                if isinstance(error, json.JSONDecodeError) and next(lines, None) is None and number > 1:
-                    raise UserError(f"{place}: the last line is cut off; the file is not whole.") from None
-                if line.strip() in ("[", "{"):
-                    raise UserError(f"{place} is not JSON by itself; a document of many lines ends its name in .json.") from None
-                raise UserError(f"{place} is not JSON: {reason(error)}.") from None
-            yield Row(number, value)
 
 
 class Document:
@@ -111,13 +60,13 @@ class Document:
         """Passes one of these characters."""
         found = self.peek()
         if not found or found not in signs:
-            raise self.wrong(f"{' or '.join(signs)} is needed" if found else "")
+            raise self.wrong(f"{' or '.join(signs)} is needed, not {found}" if found else "")
         self.at += 1
         return found
 
-    def wrong(self, why: str) -> UserError:
-        """What is wrong here; without a reason, that the document ends."""
-        place = f"{self.path}, line {self.place}"
+    def wrong(self, why: str, ahead: int = 0) -> UserError:
+        """What is wrong here, or so many letters ahead; without a reason, that the document ends."""
+        place = f"{self.path}, line {self.place + self.text.count(chr(10), self.at, self.at + ahead)}"
         return UserError(f"{place} is not JSON: {why}." if why else f"{place}: the document is cut off; the file is not whole.")
 
     def value(self) -> Any:
@@ -132,9 +81,9 @@ class Document:
             except TwoOfOneName as error:
                 raise self.wrong(str(error)) from None
             except ERRORS as error:
-                if self.ended:
-                    cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(self.text.rstrip()) - 1
-                    raise self.wrong("" if cut or "Unterminated" in reason(error) else reason(error)) from None
+                if self.ended or is_certain(error):
+                    ahead = error.pos - self.at if isinstance(error, json.JSONDecodeError) else 0
+                    raise self.wrong("" if is_cut(error) else reason(error), ahead) from None
             self._more()
 
     def elements(self) -> Iterator[Row]:
@@ -149,6 +98,8 @@ class Document:
             yield Row(place, self.value())
             if self.take(",]") == "]":
                 return
+            if self.peek() == "]":
+                raise self.wrong("a comma with nothing behind it, before ]")
 
     def names(self) -> Iterator[str]:
         """Passes an object; whoever asks passes the value after each name."""
@@ -158,7 +109,8 @@ class Document:
             return
         while True:
             if self.peek() != '"':
-                raise self.wrong('a name in " is needed' if self.peek() else "")
+                found = self.peek()
+                raise self.wrong(f'a name in " is needed, not {found}' if found else "")
             name = self.value()
             self.take(":")
             yield name
@@ -167,7 +119,10 @@ class Document:
 
 
 class Member(NamedTuple):
-    """A member of a document that is one object: its name and what it is, a list with as many elements or another value."""
+    """A member of a document that is one object: its name and what it is, a list of so many elements or another value.
+
+    An object whose names are numbers is a list too: the column of a data frame, as pandas writes one.
+    """
 
     name: str
     kind: str
@@ -183,8 +138,13 @@ def members(path: Path) -> tuple[list[Member], bool]:
             if document.peek() == "[":
                 found.append(Member(name, "list", sum(1 for _ in document.elements())))
             else:
-                found.append(Member(name, type(document.value()).__name__, 1))
-        return found, not document.peek()
+                value = document.value()
+                column = isinstance(value, dict) and value and all(key.isdecimal() for key in value)
+                found.append(Member(name, "list", len(value)) if column else Member(name, type(value).__name__, 1))
+        alone = not document.peek()
+        if alone and len(names := Counter(member.name for member in found)) < len(found):
+            raise UserError(f"{path} has two members of the name {names.most_common(1)[0][0]!r}; rename one of them.")
+        return found, alone
 
 
 def member_rows(path: Path, chosen: str | None) -> Iterator[Row]:
@@ -192,7 +152,11 @@ def member_rows(path: Path, chosen: str | None) -> Iterator[Row]:
     with open_text(path) as file:
         document = Document(file, path)
         for name in document.names():
-            if name == chosen:
+            if name == chosen and document.peek() == "{":
+                for _ in document.names():  # of a data frame's column, by the rows' numbers
+                    place = document.place
+                    yield Row(place, document.value())
+            elif name == chosen:
                 yield from document.elements()
             elif document.peek() == "[":
                 for _ in document.elements():
@@ -239,8 +203,9 @@ def rows_of(path: Path, column: str | None) -> tuple[Iterator[Row], str | None]:
     lists = [member.name for member in found if member.kind == "list" and member.size]
     if "annotations" in lists:
         return member_rows(path, "annotations"), column
-    if column in lists:
-        return member_rows(path, column), None
+    known = [name for name in lists if name.lower() in KNOWN]
+    if column in lists or (column is None and len(known) == 1):
+        return member_rows(path, column or known[0]), None
     if len(found) > 1 and all(member.kind == "dict" for member in found):
         return member_rows(path, None), column
     if len(lists) == 1:
@@ -266,16 +231,30 @@ def document_column(path: Path, column: str | None) -> str | None:
     """
     found, asked = rows_of(path, column)
     with closing(found) as records:  # type: ignore[type-var]
-        sample = list(itertools.islice(records, SAMPLED))
+        sample = [row for row in itertools.islice(records, SAMPLED) if row.value is not None]
     if all(isinstance(row.value, (str, list)) for row in sample):
         if asked is not None and sample:
             raise wrong_column(path, asked, ())
+        check_rows(path, sample)
         return None
     for row in sample:
         if not isinstance(row.value, dict):
             where = f"{path}, line {row.place}"
             raise UserError(f"{where} is {described(row.value)}, where an object with the captions' column is needed.")
     return choose(str(path), asked, [(f"line {row.place}", row.value) for row in sample])
+
+
+def check_rows(path: Path, sample: list[Row]) -> None:
+    """Refuses rows without columns that hold no captions, as numbers or pairs of a picture's name and its caption."""
+    for row in sample:
+        where = f"{path}, line {row.place}"
+        if isinstance(row.value, list) and any(isinstance(one, dict) for one in row.value):
+            raise UserError(f"{where} is a list of objects; a document that is one list ends its name in .json.")
+        if isinstance(row.value, list) and len(row.value) > 1 and any(isinstance(v, str) and sort_of(v) for v in row.value):
+            raise UserError(f"{where} is a list of a caption and something else; write objects with a name for each.")
+    texts = [(row.place, text) for row in sample for text in texts_of(row.value, f"{path}, line {row.place}") if text]
+    if texts and None not in (sorts := [sort_of(text) for _, text in texts]):
+        raise UserError(f"{path}, line {texts[0][0]} holds {sorts[0]} ({texts[0][1]}), where texts are needed.")
 
 
 def document_records(path: Path, column: str | None, chosen: str | None) -> Iterator[Record]:
@@ -287,7 +266,7 @@ def document_records(path: Path, column: str | None, chosen: str | None) -> Iter
     """
     for row in rows_of(path, column)[0]:
         where = f"{path}, line {row.place}"
-        if chosen is None:
+        if chosen is None or row.value is None:
             value = row.value
         elif not isinstance(row.value, dict):
             raise UserError(f"{where} is {described(row.value)}, where an object with the column {chosen!r} is needed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ class HubCaptions:
     """
 
     def __init__(self, name: str, column: str | None) -> None:
+        if not re.fullmatch(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?", name):
+            raise UserError(f"hub:{name} names no data set; write hub:owner/name.")
         try:
             from datasets import load_dataset  # an extra
         except ImportError:

@@ -86,7 +86,10 @@ def read_captions(prompts: str, column: str | None = None, marks: str = "keep", 
             reading.column = reading.column or chosen
             take(records, "row" if kind_of(path) == ".parquet" else "line", str(path))
     if not reading.captions:
-        raise UserError(f"{name} holds no texts." + (f" ({reading.empty:,} are empty.)" if reading.empty else ""))
+        raise UserError(
+            f"{name} holds no texts."
+            + (f" ({reading.empty:,} {'is' if reading.empty == 1 else 'are'} empty.)" if reading.empty else "")
+        )
     return captions
 
 

@@ -29,6 +29,8 @@ def opened(path: Path) -> Any:
     except ImportError:
         raise UserError("reading .parquet needs pyarrow: pip install 'deproj[data]'.") from None
     refuse_pointer(path)
+    if path.suffix.lower() != ".parquet":
+        raise UserError(f"{path}: parquet is compressed within; unpack the file.")
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from deproj.data.captions.values import WRITTEN_OUT
 from deproj.process.errors import UserError
+from deproj.process.texts import check_encodable
 from deproj.texts import marks
 
 __all__ = ["Reading", "Record"]
 
 #: What CLIP's tokenizers take for the start and the end of a text, wherever it stands.
 ENDS = re.compile(r"<\|(?:startoftext|endoftext)\|>", re.IGNORECASE)
+#: How a list or an object that is written as a text may begin.
+WRITTEN = ("[", "{", "(", "b")
 #: A byte order mark that stood at the start of a file before files were joined.
 MARK = "\ufeff"
 
@@ -47,6 +51,7 @@ class Reading:
         empty: that were left out, since nothing was in them.
         short: rows with fewer fields than the header.
         bare: texts with commas that no quotes hold.
+        lines: texts of several lines, as where a quote closes lines after it opens.
         nulls: texts that U+0000 was taken out of.
         ends: texts that a start or an end token was taken out of.
         marked: texts with the web's marks; `mark` is the first one.
@@ -61,6 +66,7 @@ class Reading:
     empty: int = 0
     short: int = 0
     bare: int = 0
+    lines: int = 0
     nulls: int = 0
     ends: int = 0
     marked: int = 0
@@ -75,29 +81,31 @@ class Reading:
             unit, name: of the place, for messages: "line" and the file.
 
         Raises:
-            UserError: for a text that can't be encoded.
+            UserError: for a text that can't be encoded, and for a list or an object that is written as one.
         """
         self.short += record.short
         self.bare += record.bare
         text = record.text or ""
+        if text.lstrip()[:1] in WRITTEN and WRITTEN_OUT.fullmatch(text):
+            place = f"{name}, {unit} {record.place}"
+            raise UserError(f"{place}: a list or an object is written as a text; save it as .jsonl instead.")
         if "\0" in text:
             self.nulls += 1
             text = text.replace("\0", "")
-        if "<|" in text and ENDS.search(text):
-            self.ends += 1
-            while ENDS.search(text):  # taking one out may join another
-                text = ENDS.sub(" ", text)
+        self.ends += "<|" in text and ENDS.search(text) is not None
+        text = without_ends(text)
         if not text.isascii():
             check_encodable(text, f"{name}, {unit} {record.place}")
         if hints := marks.found(text):
             self.marked += 1
             self.mark = self.mark or hints[0].mark
             if strip_marks:
-                text = marks.stripped(text)
+                text = without_ends(marks.stripped(text))  # whose brackets may have parted one
         text = text.strip().strip(MARK).strip()
         if not text or not (text.isascii() or any(letter.isprintable() and not letter.isspace() for letter in text)):
             self.empty += 1
             return None
+        self.lines += "\n" in text or "\r" in text
         self.captions += 1
         return text
 
@@ -114,6 +122,8 @@ class Reading:
             yield f"{counted(self.short, 'row')} shorter than the header"
         if self.bare:
             yield f"{self.bare:,} with commas that no quotes hold, told from others by the space after them"
+        if self.lines:
+            yield f"{self.lines:,} of several lines"
         if self.nulls:
             yield f"U+0000 taken out of {self.nulls:,}"
         if self.ends:
@@ -131,22 +141,17 @@ class Reading:
 
     @property
     def altered(self) -> bool:
-        """Whether a text may be another than its file seems to hold."""
-        return any((self.short, self.bare, self.nulls, self.ends))
+        """Whether there may be other texts than a file seems to hold; blank lines between texts are none."""
+        empty = self.empty if self.column is not None else 0
+        return any((self.short, self.bare, self.lines, self.nulls, self.ends, empty))
 
 
 def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def check_encodable(text: str, place: str) -> None:
-    """Refuses a text with half a letter in it.
-
-    Raises:
-        UserError: with its place.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"U+{ord(text[error.start]):04X}"
-        raise UserError(f"{place}: the text has half a letter ({half}, a lone surrogate); write the letter whole.") from None
+def without_ends(text: str) -> str:
+    """A text without start and end tokens."""
+    while "<|" in text and ENDS.search(text):  # taking one out may join another
+        text = ENDS.sub(" ", text)
+    return text

@@ -8,39 +8,26 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from deproj.data.captions.columns import SAMPLED, choose
+from deproj.data.captions.columns import KNOWN, SAMPLED, choose
+from deproj.data.captions.headers import SEPARATORS, Row, check_header, check_separator, header_of
 from deproj.data.captions.lines import kind_of, open_text
 from deproj.data.captions.reading import Record
+from deproj.data.captions.values import is_nothing
 from deproj.process.errors import UserError
 
 __all__ = ["table_column", "table_records"]
 
-#: What may stand between fields; Excel writes semicolons in half of Europe.
-SEPARATORS = (",", ";", "\t", "|")
 #: What Excel takes for a separator that is named in the first line.
 NAMED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-#: Quotes of a word processor.
-OPENING, CLOSING = "“„‟«‘‚", "”“»‟’‘"
-#: What databases and data frames write where there is nothing.
-NULL = ("NULL", "null", "None", "NaN", "nan", "N/A", "<NA>", r"\N")
-#: What they write where there is a list or an object.
-WRITTEN_OUT = re.compile(r"""\s*(?:\[\s*(["']).*\1\s*\]|\{\s*(["']).*\})\s*""", re.DOTALL)
+#: Quotes that are no quotes of CSV: a word processor's, and those of other programs.
+OPENING, CLOSING = "“„‟«‘‚”＂″〝'`", "”“»‟’‘\"＂″〞'`"
+#: Letters of one field at most; a quote that never closes takes in no more than these.
+MOST = 1 << 24
+csv.field_size_limit(MOST)
 #: Stands for a comma that is part of a text, while `csv` reads; no text has this letter, which Unicode never assigns.
 COMMA = "\ufdd0"
-
-
-class Row(NamedTuple):
-    """Fields of a record, and the lines that it stands in.
-
-    Attributes:
-        place: number of the first line.
-    """
-
-    place: int
-    fields: list[str]
-    lines: list[str]
 
 
 class Watched:
@@ -113,17 +100,21 @@ def separator_of(path: Path, header: str, column: str | None) -> str:
     found = {}
     for separator in SEPARATORS:
         try:
-            found[separator] = next(parsed(Watched(iter([header])), separator), [])
+            found[separator] = [name.strip() for name in next(parsed(Watched(iter([header])), separator), [])]
         except csv.Error:  # a quote that doesn't fit
             continue
-    if column is not None and (with_it := {s: names for s, names in found.items() if column in map(str.strip, names)}):
-        found = with_it
+    for wanted in ({column}, set(KNOWN)):
+        if with_it := {separator: names for separator, names in found.items() if wanted.intersection(names)}:
+            found = with_it
+            break
     return max(found, key=lambda separator: len(found[separator]), default=",")
 
 
 def refuse(path: Path, watched: Watched, error: csv.Error) -> NoReturn:
     """Says in the words of whoever wrote the file what `csv` found."""
     said, place = str(error), f"{path}, line {watched.start}"
+    if "field larger" in said and len(watched.lines) == 1:
+        raise UserError(f"{place}: a field of more than {MOST:,} letters, which is no caption; part it into captions.")
     if "unexpected end of data" in said or "field larger" in said:
         raise UserError(f"{place}: a quote that opens here never closes; a quote that is part of a text is doubled.")
     if "expected after" in said:
@@ -135,42 +126,29 @@ def refuse(path: Path, watched: Watched, error: csv.Error) -> NoReturn:
     raise UserError(f"{place}: no CSV: {said}.")
 
 
-def header_of(path: Path, records: Iterator[Row]) -> list[str]:
-    """The names of the columns.
-
-    Raises:
-        UserError: for two of one name, and for a caption in their place.
-    """
-    header = [name.strip() for name in next(records, Row(1, [], [])).fields]
-    for name in header:
-        if name and header.count(name) > 1:
-            raise UserError(f"{path} has two columns of the name {name!r}; rename one of them.")
-    if len(header) == 1 and ("," in header[0] or len(header[0].split()) > 3):
-        raise UserError(f"{path} begins with {header[0]!r}, where the column's name is needed; write a first line: caption.")
-    return header
-
-
 def table_column(path: Path, column: str | None) -> str | None:
     """The column of the captions; None for a file without rows."""
     with closing(rows(path, column)) as records:
         header = header_of(path, records)
         if not header:
             return None
-        sample = [
-            (f"line {row.place}", dict.fromkeys(header) | dict(zip(header, row.fields, strict=False)))
-            for row in itertools.islice(records, SAMPLED)
-        ]
-        if not sample:
-            return None
-        return choose(str(path), column, sample)
+        found = [row._replace(lines=[]) for row in itertools.islice(records, SAMPLED)]
+    if not found:
+        return None
+    check_separator(path, header, found)
+    empty = dict.fromkeys(header)
+    sample = [(f"line {row.place}", empty | dict(zip(header, row.fields, strict=False))) for row in found]
+    chosen = choose(str(path), column, sample)
+    if column is None:
+        check_header(path, header, chosen, found)
+    return chosen
 
 
 def table_records(path: Path, column: str) -> Iterator[Record]:
     """The captions of a column.
 
     Raises:
-        UserError: for rows with more fields than the header, for typographic quotes around a text, and for a list or an object
-            that is written as one.
+        UserError: for rows with more fields than the header, and for typographic quotes around a text.
     """
     bare = has_bare_commas(path, column)
     records = rows(path, column, bare)
@@ -180,10 +158,8 @@ def table_records(path: Path, column: str) -> Iterator[Record]:
         if has_extra(row, header) or any(is_curly(text, row) for text in row.fields[at : at + 1]):
             refuse_row(path, row, header)
         text = row.fields[at] if at < len(row.fields) else None
-        if text is not None and text.strip() in NULL:
+        if is_nothing(text):
             text = None
-        elif text is not None and WRITTEN_OUT.fullmatch(text):
-            raise UserError(f"{path}, line {row.place}: a list or an object is written as a text; save it as .jsonl instead.")
         short = 0 < len(row.fields) < len(header)
         yield Record(row.place, text and text.replace(COMMA, ","), short, bare=text is not None and COMMA in text)
 
@@ -212,9 +188,13 @@ def has_bare_commas(path: Path, column: str) -> bool:
 
 
 def is_curly(text: str, row: Row) -> bool:
-    """Whether a text stands in typographic quotes, and in no others."""
+    """Whether a text stands in quotes that are none of CSV, or begins with one that isn't closed, and in no others."""
     text = text.strip()
-    return len(text) > 1 and text[0] in OPENING and text[-1] in CLOSING and not any(f'"{text[0]}' in line for line in row.lines)
+    if len(text) < 2 or text[0] not in OPENING or any(f'"{text[0]}' in line for line in row.lines):
+        return False
+    if text[0] in "'`":  # apostrophes
+        return text[-1] == text[0] and text.count(text[0]) == 2
+    return text[-1] in CLOSING or not any(sign in text[1:] for sign in CLOSING)
 
 
 def refuse_row(path: Path, row: Row, header: list[str]) -> NoReturn:
@@ -222,6 +202,7 @@ def refuse_row(path: Path, row: Row, header: list[str]) -> NoReturn:
     place = f"{path}, line {row.place}"
     starts = [text[0] for text in row.fields if text and text[0] in OPENING]
     if starts and not any(f'"{start}' in line for line in row.lines for start in starts):
-        raise UserError(f'{place}: its quotes are typographic ({starts[0]}), as word processors write them; use " instead.')
+        what = f"{starts[0]}, as some programs" if starts[0] in "'`" else f"typographic ({starts[0]}), as word processors"
+        raise UserError(f'{place}: its quotes are {what} write them; use " instead.')
     names = f"{len(header)} name{'s' * (len(header) > 1)}"
     raise UserError(f"{place}: {len(row.fields)} fields under {names}; put a text that has commas of its own in quotes.")
