@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import measured
+from warm import Forked, fork_here
+
 __all__ = ["CARD", "OUT", "SCALE", "SHORTEST", "WORK", "Command", "Part", "pick"]
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +48,7 @@ class Part:
         unfinished.replace(self.path)
 
     def note(self, name: str, value: Any) -> None:
-        print(f"{name}: {value}")
+        print(f"{name}: {str(value)[:200]}")  # the last lines of a log are for what failed
         self.found["notes"][name] = value
         self.write()
 
@@ -113,17 +116,20 @@ class Command:
         self.said = WORK / "logs" / f"{time.time_ns()}-{module.rpartition('.')[2]}.log"
         self.said.parent.mkdir(parents=True, exist_ok=True)
         self.memory = self.said.with_suffix(".memory")
-        environment = os.environ | {"TRIAL_MEMORY": str(self.memory)}
+        environment = {"TRIAL_MEMORY": str(self.memory)}
         if cpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
         print("$ python -m", module, *arguments, "(without the card)" if cpu and CARD else "", flush=True)
         self.start = time.perf_counter()
+        self.process: subprocess.Popen[bytes] | Forked
+        if fork_here():
+            self.process = Forked(lambda: measured.run(module, arguments), self.said, environment)
+            return
+        called = [sys.executable, str(HERE / "measured.py"), module, *arguments]
         with self.said.open("w", encoding="utf-8") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "measured.py"), module, *arguments], stdout=out, stderr=out, env=environment
-            )
+            self.process = subprocess.Popen(called, stdout=out, stderr=out, env=os.environ | environment)
 
     def wait(self) -> Ended:
         code = self.process.wait()
