@@ -79,7 +79,7 @@ def code_of(process: subprocess.Popen[bytes] | Forked, seconds: float) -> int:
 
 
 def busy() -> float:
-    """Seconds of a processor that ended parts have taken: on a machine that does other things too, more telling than the clock."""
+    """Seconds of a processor that ended parts have taken: other work on the machine lengthens the clock's more than these."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -128,8 +128,8 @@ def prepare(out: Path, work: Path) -> str:
         (work / name).mkdir()
     before = os.environ.get("PYTHONPATH")
     os.environ |= {
-        "OUT": str(out), "TRIAL_WORK": str(work), "PYTHONPATH": f"{ROOT}:{before}" if before else str(ROOT), "PYTHONUNBUFFERED": "1",
-        "PYTHONFAULTHANDLER": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1",
+        "OUT": str(out), "TRIAL_WORK": str(work), "PYTHONPATH": f"{ROOT}:{before}" if before else str(ROOT),
+        "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     os.chdir(ROOT)
     # In a process of its own, since who asks for a card's name takes some of its memory, until the end.

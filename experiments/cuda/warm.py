@@ -1,6 +1,7 @@
-"""Processes split off from one that has imported the libraries, for the shortest rehearsal: importing them anew takes ten seconds.
+"""Processes split off from one that has imported the libraries, for the shortest rehearsal.
 
-A card's trial has none of these: CUDA can't be used in a process that was split off, and users start their commands anew.
+Importing them anew takes ten seconds. A card's trial has none of these: CUDA can't be used in a process that was split off, and
+users start their commands anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 __all__ = ["Forked", "fork_here"]
+
+
+LIBRARIES = [f"deproj.{name}" for name in ("train", "evaluate", "measure.evaluator", "fullsize", "speed.peers", "pipeline")]
+LIBRARIES += [f"deproj.training.{name}" for name in ("finish", "parts", "place", "trainer", "checkpoints", "graphs")]
+DIFFUSERS = ("AutoencoderKL", "StableDiffusionPipeline", "UNet2DConditionModel")
+TRANSFORMERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModelWithProjection", "CLIPTokenizerFast")
 
 
 def fork_here() -> bool:
@@ -25,14 +33,14 @@ def fork_here() -> bool:
 def libraries() -> None:
     """Imports what every part wants, once in this process."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive the splitting
-    import deproj.measure.evaluator
-    import deproj.train
-    import deproj.training.finish
-    import deproj.training.parts
-    import deproj.training.place
-    import deproj.training.trainer
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel  # noqa: F401
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizerFast  # noqa: F401
+    for name in LIBRARIES:
+        import_module(name)
+    import diffusers
+    import transformers
+
+    for owner, names in ((diffusers, DIFFUSERS), (transformers, TRANSFORMERS)):
+        for name in names:
+            getattr(owner, name)  # is imported when it is asked for
 
 
 class Forked:
