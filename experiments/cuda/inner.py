@@ -62,7 +62,7 @@ def renderer(config: dict[str, Any], of: Any, device: str, half: bool) -> Any:
     return made
 
 
-def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path) -> dict[str, Any]:
+def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path, settings: list[str]) -> dict[str, Any]:
     """What ``evaluation.json`` holds of an exported model of the pixel world, pictures drawn on a device."""
     from deproj.data.settings import DataSettings
     from deproj.measure.evaluator import Evaluator, evaluation_prompts
@@ -70,7 +70,7 @@ def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path) -
     from deproj.pipeline import selection_of
     from deproj.settings.compose import compose_config
 
-    config = compose_config([])
+    config = compose_config(settings)
     of = encoder(config, device)
     model = Deprojector.from_pretrained(folder, of).to(device)
     selection = selection_of(model)
