@@ -54,26 +54,32 @@ def card() -> dict[str, str] | None:
 
 def begin() -> str:
     """Starts the summary, and gives the scale at which the trial runs."""
-    import torch
-
-    versions = {"python": platform.python_version(), "cuda": torch.version.cuda}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in VERSION_OF:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    cuda = torch.cuda.is_available()
-    scale = os.environ.get("TRIAL_SCALE") or ("card" if cuda else "cpu")
-    if scale not in ("card", "cpu", "shortest"):
+    scale, device = os.environ.get("TRIAL_SCALE", ""), None
+    if scale not in ("", "card", "cpu", "shortest"):
         sys.exit(f"TRIAL_SCALE is card, cpu or shortest; got {scale!r}.")
-    if scale == "card" and not cuda:
-        sys.exit("TRIAL_SCALE=card, but torch sees no CUDA here.")
-    device = {"name": torch.cuda.get_device_name(), "count": torch.cuda.device_count()} if cuda else None
+    if scale in ("", "card"):
+        import torch  # takes seconds, and a rehearsal that was asked for needs to know of no card
+
+        cuda = torch.cuda.is_available()
+        if scale == "card" and not cuda:
+            sys.exit("TRIAL_SCALE=card, but torch sees no CUDA here.")
+        scale = "card" if cuda else "cpu"
+        versions["cuda"] = torch.version.cuda
+        if cuda:
+            device = {"name": torch.cuda.get_device_name(), "count": torch.cuda.device_count()}
+            with suppress(Exception):  # some builds are without it
+                versions["nccl"] = ".".join(str(number) for number in torch.cuda.nccl.version())
     write(
         {
-            "state": "running", "scale": scale, "command": "bash experiments/cuda/trial.sh",
-            "began": time.strftime("%Y-%m-%d"), "seconds": None, "versions": versions, "card": card(), "torch device": device,
-            "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "parts": {},
+            "state": "running", "scale": scale, "command": "bash experiments/cuda/trial.sh", "began": time.strftime("%Y-%m-%d"),
+            "seconds": None, "versions": versions, "card": card(), "torch device": device,
+            "cores": len(os.sched_getaffinity(0)), "parts": {},
         }
     )  # fmt: skip
     return scale

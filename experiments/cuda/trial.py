@@ -139,6 +139,7 @@ def prepare(out: Path, work: Path) -> str:
     scale = os.environ["TRIAL_SCALE"] = begun.stdout.strip()
     if scale != "card":  # small sizes, and other work beside them: threads would only wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is rehearsed uses no card that there may be
     return scale
 
 
