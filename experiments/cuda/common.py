@@ -76,7 +76,8 @@ class Part:
             yield
         except Exception as error:
             traceback.print_exc()
-            self.check(name, False, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}")
+            said = (str(error).strip().splitlines() or [""])[0].replace(f"{WORK}/", "")
+            self.check(name, False, f"{type(error).__name__}: {said[:300]}")
         print(f"[{name}: {time.perf_counter() - start:.1f} s]", flush=True)
 
     def end(self) -> int:
@@ -106,7 +107,8 @@ class Ended:
 
 
 def last_line(text: str) -> str:
-    return ([line for line in text.splitlines() if line.strip()] or [""])[-1][:300]
+    """What was said last, with the trial's own files named within its folder, which is deleted."""
+    return ([line for line in text.splitlines() if line.strip()] or [""])[-1].replace(f"{WORK}/", "")[:300]
 
 
 class Command:
