@@ -23,7 +23,7 @@ from deproj.selection import EosOnward
 from deproj.training.module import DeprojectorModule
 
 DEVICE = "cuda:0" if CARD else "cpu"
-SMALL = [f"data.size={pick(2000, 200, 40)}", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1"]
+SMALL = [f"data.size={pick(2000, 60, 40)}", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1"]
 SMALL += ["trainer.progress=false", "render=off", "evaluate=0", f"data.cache={WORK}/cache-two/samples"]
 WIDTH, BATCH = 64, 8
 
@@ -43,7 +43,7 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
     run: Any = Step(module)
     if distributed.is_initialized():
         devices = [0] if CARD else None
-        run = torch.nn.parallel.DistributedDataParallel(run, device_ids=devices, forward_sync_buffers=False)
+        run = torch.nn.parallel.DistributedDataParallel(run, device_ids=devices)
     loss = run(rows)
     (loss * rows.share * world_size()).backward()
     whole = summed(loss * rows.share)

@@ -13,10 +13,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 __all__ = ["Forked", "fork_here"]
+
+ROOT = str(Path(__file__).resolve().parents[2])
 
 
 LIBRARIES = [f"deproj.{name}" for name in ("train", "evaluate", "measure.evaluator", "fullsize", "speed.peers", "pipeline")]
@@ -33,6 +36,8 @@ def fork_here() -> bool:
 def libraries() -> None:
     """Imports what every part wants, once in this process."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads don't survive the splitting
+    if ROOT not in sys.path:
+        sys.path.insert(1, ROOT)  # PYTHONPATH is for the processes that are started anew
     for name in LIBRARIES:
         import_module(name)
     import diffusers
@@ -54,7 +59,8 @@ class Forked:
     """
 
     def __init__(self, function: Callable[[], int], log: Path, environment: Mapping[str, str], leads: bool = False) -> None:
-        libraries()
+        with suppress(Exception):  # the part that wants what is missing tells of it
+            libraries()
         sys.stdout.flush()
         sys.stderr.flush()
         self.code: int | None = None

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches what a machine without a network lacks, whose image holds Python 3.12, torch with CUDA, lightning, transformers,
-# accelerate, matplotlib and pytest with its timeout and xdist: bash experiments/cuda/wheels.sh [FOLDER]
+# accelerate, requests, matplotlib and pytest with its timeout and xdist: bash experiments/cuda/wheels.sh [FOLDER]
 # FOLDER is a new one; by default it is experiments/cuda/wheels, made anew.
 #
 # Every wheel is pure Python, so that one set does for any Python and processor. Nothing here replaces torch, numpy or a package
