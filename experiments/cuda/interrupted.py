@@ -12,7 +12,7 @@ from pathlib import Path
 from common import CARD, WORK, Command, Part, pick
 from safetensors.torch import load_file
 
-SIZE, BATCH = pick((20000, 50), (300, 10), (180, 10))
+SIZE, BATCH = pick((6000, 30), (300, 10), (180, 10))
 STEPS = SIZE // BATCH
 SETTINGS = [f"data.size={SIZE}", f"data.batch_size={BATCH}", "data.held_out=10", "trainer.max_epochs=2", "trainer.progress=false"]
 SETTINGS += ["render=off", "evaluate=0", f"data.cache={WORK}/cache-interrupted/samples"]

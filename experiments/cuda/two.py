@@ -1,4 +1,4 @@
-"""Part 4: two processes. The command with trainer=ddp, then DDP itself over NCCL alone and over gloo on one card."""
+"""Part 4: two processes. DDP over NCCL with one process, the command with trainer=ddp, two processes over gloo and over NCCL."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def commands(part: Part) -> None:
 
 
 def main() -> int:
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        os.environ.setdefault(name, "lo")  # a machine without a network may not find itself by its name
     part = Part()
     for path in Path(WORK).glob("meet-*"):
         path.unlink()
@@ -113,22 +114,28 @@ def main() -> int:
             alike(part, "DDP over NCCL, one process", "nccl-1.pt")
     else:
         part.skip("DDP over NCCL, one process", "there is no card here")
-    where = "on one card" if CARD else "without a card"
-    for backend in ("gloo", *(["nccl"] if CARD else [])):
-        name = f"two processes {where} over {backend}"
-        try:
-            several(2, backend)
-        except Exception as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            if backend == "nccl":  # it refuses two processes on one card
-                part.skip(name, f"not possible: {lines[-1][:200] if lines else type(error).__name__}")
-            else:
-                part.check(name, False, lines[-1][:300] if lines else type(error).__name__)
-            continue
-        alike(part, name, f"{backend}-2.pt")
     with part.step("commands"):
         commands(part)
+    together(part, "gloo")
+    if CARD:
+        together(part, "nccl")
     return part.end()
+
+
+def together(part: Part, backend: str) -> None:
+    """Two processes' gradients against those of one."""
+    name = f"two processes {'on one card' if CARD else 'without a card'} over {backend}"
+    try:
+        several(2, backend)
+        alike(part, name, f"{backend}-2.pt")
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = lines[-1][:300] if lines else type(error).__name__
+        refused = any(word in str(error) for word in ("DistBackendError", "Duplicate GPU"))
+        if backend == "nccl" and (refused or isinstance(error, TimeoutError)):  # it has refused two processes on one card
+            part.skip(name, f"not possible: {said}")
+        else:
+            part.check(name, False, said)
 
 
 def one(backend: str) -> None:
@@ -140,17 +147,18 @@ def one(backend: str) -> None:
 
 
 def several(count: int, backend: str) -> None:
-    """Runs processes, ended after a minute and a half."""
+    """Runs processes, ended after a while."""
     method = "fork" if fork_here() else "spawn"
     context = multiprocessing.start_processes(gradients, (count, backend, str(WORK)), count, join=False, start_method=method)
     assert context is not None
 
-    end = time.monotonic() + 90
+    patience = pick(30, 120, 120)
+    end = time.monotonic() + patience
     while not context.join(timeout=1):
         if time.monotonic() > end:
             for process in context.processes:
                 process.kill()
-            raise TimeoutError("they still waited for one another after 90 s")
+            raise TimeoutError(f"they still waited for one another after {patience} s")
 
 
 if __name__ == "__main__":
