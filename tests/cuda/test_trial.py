@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the trial is for machines with Linux")
 TRIAL = Path(__file__).parents[2] / "experiments" / "cuda"
 PARTS = ["tests", "works", "fast", "full", "two", "interrupted", "whole_loop"]
 
