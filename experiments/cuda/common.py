@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import measured
+from warm import Forked, fork_here
+
 __all__ = ["CARD", "OUT", "SCALE", "SHORTEST", "WORK", "Command", "Part", "pick"]
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +48,7 @@ class Part:
         unfinished.replace(self.path)
 
     def note(self, name: str, value: Any) -> None:
-        print(f"{name}: {value}")
+        print(f"{name}: {str(value)[:200]}")  # the last lines of a log are for what failed
         self.found["notes"][name] = value
         self.write()
 
@@ -73,7 +76,8 @@ class Part:
             yield
         except Exception as error:
             traceback.print_exc()
-            self.check(name, False, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}")
+            said = (str(error).strip().splitlines() or [""])[0].replace(f"{WORK}/", "")
+            self.check(name, False, f"{type(error).__name__}: {said[:300]}")
         print(f"[{name}: {time.perf_counter() - start:.1f} s]", flush=True)
 
     def end(self) -> int:
@@ -103,7 +107,8 @@ class Ended:
 
 
 def last_line(text: str) -> str:
-    return ([line for line in text.splitlines() if line.strip()] or [""])[-1][:300]
+    """What was said last, with the trial's own files named within its folder, which is deleted."""
+    return ([line for line in text.splitlines() if line.strip()] or [""])[-1].replace(f"{WORK}/", "")[:300]
 
 
 class Command:
@@ -113,17 +118,20 @@ class Command:
         self.said = WORK / "logs" / f"{time.time_ns()}-{module.rpartition('.')[2]}.log"
         self.said.parent.mkdir(parents=True, exist_ok=True)
         self.memory = self.said.with_suffix(".memory")
-        environment = os.environ | {"TRIAL_MEMORY": str(self.memory)}
+        environment = {"TRIAL_MEMORY": str(self.memory)}
         if cpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
         print("$ python -m", module, *arguments, "(without the card)" if cpu and CARD else "", flush=True)
         self.start = time.perf_counter()
+        self.process: subprocess.Popen[bytes] | Forked
+        if fork_here():
+            self.process = Forked(lambda: measured.run(module, arguments), self.said, environment)
+            return
+        called = [sys.executable, str(HERE / "measured.py"), module, *arguments]
         with self.said.open("w", encoding="utf-8") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "measured.py"), module, *arguments], stdout=out, stderr=out, env=environment
-            )
+            self.process = subprocess.Popen(called, stdout=out, stderr=out, env=os.environ | environment)
 
     def wait(self) -> Ended:
         code = self.process.wait()

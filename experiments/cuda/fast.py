@@ -32,7 +32,7 @@ BATCHES = pick((100, 1000), (10, 20), (4,))
 COUNTS = pick((1, 100, 1000), (1, 4), (2,))
 SECONDS = pick(0.5, 0.05, 0.01)
 PLACES = 77
-LENGTHS = pick((5, 26), (3, 7), (3, 5))  # of captions
+LENGTHS = pick((5, 26), (3, 5), (3, 5))  # of captions
 FEEDS: dict[str, FeedMode] = {"recursive": Recursive(), "batch": Batch()}
 PRECISIONS = ("fp32", "tf32", "bf16") if CARD else ("fp32", "bf16")
 OURS = ("ours", "graphs")
@@ -211,10 +211,12 @@ def rates(batch: int, precision: str) -> dict[str, float]:
 def table() -> Iterator[tuple[Row, list[str]]]:
     """Rows with their columns, the most telling first."""
     peers = ["plain loop", "ours", *(["graphs"] if CARD else [])]
+    # A CPU's nn.LSTM refuses bfloat16 where the processor has no such products.
+    lstm = PRECISIONS if CARD else ("fp32",)
     for precision in sorted(PRECISIONS, key=lambda p: p != "bf16"):
         for batch in BATCHES:
             for feed in FEEDS:
-                yield Row(batch, feed, precision), [*peers, *(["cudnn"] if feed == "batch" else [])]
+                yield Row(batch, feed, precision), [*peers, *(["cudnn"] if feed == "batch" and precision in lstm else [])]
     for batch in BATCHES:
         for feed in FEEDS:
             yield Row(batch, feed, "bf16", words=True), peers
@@ -300,7 +302,7 @@ def profiles(part: Part) -> None:
     wanted = [row for row, _ in table() if row.name in names]
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if CARD else [])]
     with (OUT / "profiles.txt").open("w", encoding="utf-8") as out:
-        for row in wanted[:6]:
+        for row in wanted[: pick(6, 2, 1)]:
             set_precision(row.precision)
             for kind in OURS if CARD else OURS[:1]:
                 step = training(row, kind)

@@ -62,14 +62,14 @@ def renderer(config: dict[str, Any], of: Any, device: str, half: bool) -> Any:
     return made
 
 
-def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path) -> dict[str, Any]:
+def evaluation(folder: Path, count: int, device: str, half: bool, cache: Path, settings: list[str]) -> dict[str, Any]:
     """What ``evaluation.json`` holds of an exported model of the pixel world, pictures drawn on a device."""
     from deproj.data.settings import DataSettings
     from deproj.measure.evaluator import Evaluator, evaluation_prompts
     from deproj.model.base import Deprojector
     from deproj.settings.compose import compose_config
 
-    config = compose_config([])
+    config = compose_config(settings)
     of = encoder(config, device)
     model = Deprojector.from_pretrained(folder, of).to(device)
     assert model.selection is not None

@@ -12,9 +12,9 @@ from pathlib import Path
 from common import CARD, WORK, Command, Part, pick
 from safetensors.torch import load_file
 
-SIZE, BATCH = pick((20000, 50), (600, 10), (300, 10))
+SIZE, BATCH = pick((6000, 30), (300, 10), (180, 10))
 STEPS = SIZE // BATCH
-SETTINGS = [f"data.size={SIZE}", f"data.batch_size={BATCH}", "data.held_out=20", "trainer.max_epochs=2", "trainer.progress=false"]
+SETTINGS = [f"data.size={SIZE}", f"data.batch_size={BATCH}", "data.held_out=10", "trainer.max_epochs=2", "trainer.progress=false"]
 SETTINGS += ["render=off", "evaluate=0", f"data.cache={WORK}/cache-interrupted/samples"]
 #: Wide enough that a batch of 100,000 can't be trained on any card of today: the gates alone take 250 GB.
 TOO_LARGE = ["data.size=100000", "data.batch_size=100000", "model.hidden=2048", "data.keep=tokens", "data.held_out=20"]
@@ -31,7 +31,7 @@ def interrupt(part: Part) -> None:
     whole, cut = WORK / "whole", WORK / "cut"
     Command("deproj.train", *SETTINGS, f"hydra.run.dir={whole}").wait().whole()
     command = Command("deproj.train", *SETTINGS, f"hydra.run.dir={cut}")
-    while command.process.poll() is None and step_of(cut) < STEPS * 5 // 4:
+    while command.process.poll() is None and step_of(cut) < STEPS:  # in the second epoch, long before its end
         time.sleep(0.02)
     seen = step_of(cut)
     command.process.send_signal(signal.SIGTERM)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 
-def main() -> int:
-    module = sys.argv[1]
-    sys.argv = [module, *sys.argv[2:]]
+def run(module: str, arguments: Sequence[str]) -> int:
+    """Calls the module's main function in this process; its exit code."""
+    sys.argv = [module, *arguments]
     try:
         code = import_module(module).main()
     except SystemExit as stop:
@@ -24,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
