@@ -17,9 +17,9 @@ from common import CARD, WORK, Command, Part, last_line, pick
 from deproj.data.cache import Rows
 from deproj.feed import Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.objective.base import Learner, States
 from deproj.process.ranks import summed, world_size
 from deproj.selection import EosOnward
-from deproj.training.module import DeprojectorModule
 
 DEVICE = "cuda:0" if CARD else "cpu"
 SMALL = [f"data.size={pick(2000, 200, 60)}", "data.held_out=20", "data.batch_size=20", "trainer.max_epochs=1"]
@@ -38,8 +38,7 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
     states, embedding = torch.randn(BATCH, 77, WIDTH).double(), torch.randn(BATCH, WIDTH).double()
     lengths, mine = torch.arange(5, 5 + BATCH), slice(rank, None, world)
     rows = Rows(embedding[mine].to(DEVICE), states[mine].to(DEVICE), lengths[mine].to(DEVICE), 1 / world, BATCH)
-    module = DeprojectorModule(model, EosOnward(), Recursive(), 1e-3)
-    run: Any = Step(module)
+    run: Any = Step(Learner(model, EosOnward(), Recursive()))
     if distributed.is_initialized():
         devices = [0] if CARD else None
         run = torch.nn.parallel.DistributedDataParallel(run, device_ids=devices, forward_sync_buffers=False)
@@ -56,12 +55,12 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
 class Step(torch.nn.Module):
     """The loss as a module's forward, which DDP wants."""
 
-    def __init__(self, module: DeprojectorModule) -> None:
+    def __init__(self, learner: Learner) -> None:
         super().__init__()
-        self.module = module
+        self.model, self.learner = learner.model, learner
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        return self.module.loss(rows, self.module.feed)
+        return States().loss(self.learner, rows)
 
 
 def alike(part: Part, name: str, file: str) -> None:
