@@ -17,7 +17,7 @@ FLOORS = (
     ("clip",),
     ("model",),
     ("feed", "expression", "data", "draw", "encoder", "combine"),
-    ("measure", "pipeline", "objective"),
+    ("measure", "pipeline"),
     ("training", "report"),
     ("speed",),
     ("__main__", "train", "evaluate", "generate", "demo", "bench", "convert", "fullsize"),

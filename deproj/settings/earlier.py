@@ -8,7 +8,7 @@ __all__ = ["completed"]
 
 ADDED: dict[str, dict[str, Any]] = {
     "data": {"marks": "keep", "parts": 2},
-    "objective": {"_target_": "deproj.objective.States"},
+    "objective": {"_target_": "deproj.training.objective.States"},
     "optimizer": {"schedule": "constant"},
     "choices": {"objective": "states"},
 }

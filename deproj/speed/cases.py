@@ -20,13 +20,13 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner, States, weighted_loss
 from deproj.process import system
 from deproj.process.progress import Progress
 from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
 from deproj.speed.peers import PlainLoop
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States, weighted_loss
 
 FEEDS: dict[str, FeedMode] = {"recursive": Recursive(), "batch": Batch()}
 #: D; H is 1.5 D.

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from deproj.data.cache import Rows
 from deproj.feed import Recursive
-from deproj.objective.base import Learner, Objective
 from deproj.process.errors import UserError
 from deproj.process.ranks import summed, world_size
 from deproj.training.graphs import GraphedFeed
+from deproj.training.objective.base import Learner, Objective
 
 __all__ = ["DeprojectorModule"]
 

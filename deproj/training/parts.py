@@ -15,7 +15,6 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import FeedMode, Recursive
 from deproj.measure.evaluator import Evaluator, evaluation_prompts
 from deproj.model.base import Deprojector
-from deproj.objective.base import Learner, Objective
 from deproj.process.errors import UserError
 from deproj.process.progress import Progress
 from deproj.runs.folder import RunFolder
@@ -25,6 +24,7 @@ from deproj.training.callbacks import BenchmarkSheet
 from deproj.training.checkpoints import Behind
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, Objective
 from deproj.training.place import Place
 from deproj.training.settings import RunSettings
 
@@ -159,7 +159,8 @@ class Pictures:
             name = chosen.sd.name
             print(f"Drawing nothing: there is no CUDA here, and sd={name} is too slow on a CPU (sd.cpu=true draws all the same).")
         if renderer is not None and chosen.render:
-            label = f"{config['choices']['selection']}, {config['choices']['feed']}"
+            names = [config["choices"][group] for group in ("selection", "feed", "objective")]
+            label = ", ".join(name for name in names if name != "states")
             benchmark = BenchmarkSheet(encoder, renderer, folder, label, chosen.render, data.references, progress)
         evaluator = Evaluator(encoder, renderer, prompts, chosen.sd.clip, data.references, progress=progress) if prompts else None
         return cls(benchmark, evaluator)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from deproj.data.cache import Rows
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner, States
 from deproj.selection import EosOnward, TokenSelection, WordsEos
 from deproj.speed.peers import PlainLoop
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States
 
 DEVICE = "cuda" if CARD else "cpu"
 WIDTH = pick(768, 64, 16)

@@ -17,9 +17,9 @@ from common import CARD, WORK, Command, Part, last_line, pick
 from deproj.data.cache import Rows
 from deproj.feed import Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner, States
 from deproj.process.ranks import summed, world_size
 from deproj.selection import EosOnward
+from deproj.training.objective.base import Learner, States
 
 DEVICE = "cuda:0" if CARD else "cpu"
 SMALL = [f"data.size={pick(2000, 200, 60)}", "data.held_out=20", "data.batch_size=20", "trainer.max_epochs=1"]

@@ -10,8 +10,8 @@ from deproj.data.cache import Rows
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model import recurrence
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner, States
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
+from deproj.training.objective.base import Learner, States
 
 SELECTIONS = [AllTokens(), WordsEos(), WordsEosReversed(), EosOnward()]
 PRECISIONS = ["float64", "float32", "bfloat16"]

@@ -6,10 +6,10 @@ import torch
 from deproj.data.cache import Rows
 from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner, States, weighted_loss
 from deproj.process.errors import UserError
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
 from deproj.training.module import DeprojectorModule, cosine
+from deproj.training.objective.base import Learner, States, weighted_loss
 
 SELECTIONS = [AllTokens(), WordsEos(), WordsEosReversed(), EosOnward()]
 

@@ -21,11 +21,11 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Recursive
 from deproj.measure.metrics import Reference, conditioning_error
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.objective.base import Learner
-from deproj.objective.conditioning import Attention, Conditioning, ThroughUNet, conditioning_errors, generated
-from deproj.objective.ways import Asked, Pool, levels, way
 from deproj.process.errors import UserError
 from deproj.selection import EosOnward
+from deproj.training.objective.base import Learner
+from deproj.training.objective.conditioning import Attention, Conditioning, ThroughUNet, conditioning_errors, generated
+from deproj.training.objective.ways import Asked, Pool, levels, way
 
 WIDTH = 6
 OBJECTIVES = [Conditioning(), Conditioning(extra=0.0), Attention()]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from deproj.data.cache import Rows
 from deproj.draw.denoiser import Denoiser
-from deproj.objective.base import Learner, Objective, States
-from deproj.objective.ways import Asked, Pool, way
 from deproj.process.errors import UserError
+from deproj.training.objective.base import Learner, Objective, States
+from deproj.training.objective.ways import Asked, Pool, way
 
 __all__ = ["Attention", "Conditioning", "ThroughUNet"]
 
