@@ -118,7 +118,7 @@ def test_refuses_bad_shares(shares: tuple[float, float]):
 
 @pytest.mark.parametrize("parts", [1, 0, -2, 17])
 def test_refuses_bad_numbers_of_parts(parts: int):
-    with pytest.raises(UserError, match="data.parts is 2 to 16"):
+    with pytest.raises(UserError, match=r"data\.parts is 2 to 16"):
         Mix(parts=parts)
 
 
