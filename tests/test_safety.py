@@ -91,7 +91,7 @@ def test_a_pipeline_is_not_unpickled(train: Train, world: Path, tmp_path: Path):
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("place", ["selection", "feed", "model", "trainer", "data", "sd", "optimizer", "logger"])
+@pytest.mark.parametrize("place", ["selection", "feed", "model", "objective", "trainer", "data", "sd", "optimizer", "logger"])
 def test_a_runs_config_builds_no_class_of_its_own(place: str, train: Train, run: Path, tmp_path: Path):
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(config, f"{place}.harm", {"_target_": "os.mkdir", "path": str(tmp_path / "harm")}, force_add=True)

@@ -30,7 +30,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("group", ["selection", "feed", "model", "sd", "trainer", "logger", "experiment"])
+@pytest.mark.parametrize("group", ["selection", "feed", "model", "objective", "sd", "trainer", "logger", "experiment"])
 def test_every_shipped_choice_composes(group: str):
     import deproj.train  # noqa: F401 - registers the resolver of the run's folder
 

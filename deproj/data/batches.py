@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +132,8 @@ class SamplesModule(pl.LightningDataModule):
         if self.train is not None:
             return
         s = self.settings
-        mix = Mix(s.split, s.combine)
-        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": asdict(mix)}
+        mix = Mix(s.split, s.combine, parts=s.parts)
+        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": mix.key}
 
         def fits(text: str) -> bool:
             return not bool(self.encoder.tokenize([text])[1][0])

@@ -62,7 +62,7 @@ class Rows(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Token ids of B samples: of each one's whole, and of the two parts of a mixed one (else none)."""
+    """Token ids of B samples: of each one's whole, and of the parts of a mixed one (else none)."""
 
     wholes: list[list[int]]
     parts: list[list[list[int]]]
@@ -97,10 +97,11 @@ def encode_embeddings(tokens: Tokens, encoder: TextEncoder) -> Tensor:
 
 
 def sums(tokens: Tokens, mixed: list[int], encoder: TextEncoder) -> Tensor:
-    """Embeddings of mixed samples: of their two parts, added as differences to the empty prompt's."""
+    """Embeddings of mixed samples: of their parts, added as differences to the empty prompt's."""
     parts = [part for k in mixed for part in tokens.parts[k]]
     each, empty = at_eos(*encoder.run(parts, max(map(len, parts)))), encoder.empty.embedding[0].float()
-    return (each - empty).reshape(len(mixed), 2, -1).sum(1) + empty
+    counts = [len(tokens.parts[k]) for k in mixed]
+    return torch.stack([some.sum(0) for some in (each - empty).split(counts)]) + empty
 
 
 def at_eos(states: Tensor, length: Tensor) -> Tensor:
@@ -118,11 +119,11 @@ class Keep(ABC):
     dtypes: ClassVar[dict[str, str]]
 
     @abstractmethod
-    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
-        """Of one row of each array; width is D."""
+    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
+        """Of one row of each array; width is D, parts the most that a sample has."""
 
     @abstractmethod
-    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
+    def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
         """What is kept of B samples."""
 
     @abstractmethod
@@ -139,10 +140,10 @@ class KeepStates(Keep):
 
     dtypes = {"states": "<f2", "embedding": "<f4", "length": "<i2"}
 
-    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
         return {"states": (PLACES, width), "embedding": (width,), "length": ()}
 
-    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
+    def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
         rows = encode(tokens, encoder)
         return {name: getattr(rows, name).cpu().numpy().astype(dtype) for name, dtype in self.dtypes.items()}
 
@@ -158,18 +159,18 @@ class KeepStates(Keep):
 
 
 class KeepTokens(Keep):
-    """Token ids of a sample's whole and of its two parts, half a kilobyte; every batch is encoded anew."""
+    """Token ids of a sample's whole and of its parts, half a kilobyte where there are two; every batch is encoded anew."""
 
     dtypes = {"ids": "<u2", "counts": "<i2", "length": "<i2"}
 
-    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
-        return {"ids": (3, PLACES), "counts": (3,), "length": ()}
+    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
+        return {"ids": (1 + parts, PLACES), "counts": (1 + parts,), "length": ()}
 
-    def arrays(self, tokens: Tokens, encoder: TextEncoder) -> dict[str, np.ndarray]:
-        size = len(tokens.wholes)
-        arrays = {name: np.zeros((size, *shape), self.dtypes[name]) for name, shape in self.shapes(encoder.width).items()}
-        for k, (whole, parts) in enumerate(zip(*tokens, strict=True)):
-            for place, ids in enumerate((whole, *parts)):
+    def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
+        shapes = self.shapes(encoder.width, parts)
+        arrays = {name: np.zeros((len(tokens.wholes), *shape), self.dtypes[name]) for name, shape in shapes.items()}
+        for k, (whole, some) in enumerate(zip(*tokens, strict=True)):
+            for place, ids in enumerate((whole, *some)):
                 arrays["ids"][k, place, : len(ids)] = ids
                 arrays["counts"][k, place] = len(ids)
         arrays["length"][:] = arrays["counts"][:, 0]
@@ -209,9 +210,10 @@ class CachedSamples(Dataset[Rows]):
         try:
             self.header: dict[str, Any] = json.loads((folder / "header.json").read_text(encoding="utf-8"))
             self.rows, self.width = int(self.header["rows"]), int(self.header["width"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            parts = most_parts(self.header)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
-        self.shapes = self.keep.shapes(self.width) | {"checksum": ()}
+        self.shapes = self.keep.shapes(self.width, parts) | {"checksum": ()}
         self.dtypes = self.keep.dtypes | CHECKSUM
         for name, shape in self.shapes.items():
             path = folder / f"{name}.bin"
@@ -254,6 +256,11 @@ class CachedSamples(Dataset[Rows]):
                 if file.readinto(content[k]) != content.shape[1]:
                     raise self._damaged(f"{name}.bin ends before row {row}")
         return array
+
+
+def most_parts(key: dict[str, Any]) -> int:
+    """The most parts that a sample of a cache has, by the mix in its key."""
+    return int(key.get("mix", {}).get("parts", 2))
 
 
 def row_checksum(arrays: Iterable[np.ndarray]) -> int:
@@ -308,7 +315,7 @@ def build_cache(
             try:
                 part.mkdir(parents=True)
                 with progress.phase(f"encoding {count:,} {title}", count) as phase:
-                    truncated = write_arrays(part, samples, encoder, KEEPS[keep], phase)
+                    truncated = write_arrays(part, samples, most_parts(key), encoder, KEEPS[keep], phase)
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
                 replace(part, folder)
             finally:
@@ -322,8 +329,8 @@ def build_cache(
     return CachedSamples(folder, encoder, keep)
 
 
-def write_arrays(part: Path, samples: Iterator[Sample], encoder: TextEncoder, keep: Keep, phase: Phase) -> int:
-    """Writes what is kept of samples to the arrays of a folder; returns how many wholes were truncated."""
+def write_arrays(part: Path, samples: Iterator[Sample], most: int, encoder: TextEncoder, keep: Keep, phase: Phase) -> int:
+    """Writes what is kept of samples, of `most` parts each, to the arrays of a folder; returns how many wholes were cut."""
     truncated = 0
     dtypes = keep.dtypes | CHECKSUM
     files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
@@ -331,9 +338,9 @@ def write_arrays(part: Path, samples: Iterator[Sample], encoder: TextEncoder, ke
         while chunk := list(itertools.islice(samples, AT_ONCE)):
             wholes, cut = encoder.tokenize([sample.whole for sample in chunk])
             truncated += int(cut.sum())
-            halves = iter(encoder.tokenize([part for sample in chunk if len(sample.parts) > 1 for part in sample.parts])[0])
-            parts = [[next(halves), next(halves)] if len(sample.parts) > 1 else [] for sample in chunk]
-            arrays = keep.arrays(Tokens(wholes, parts), encoder)
+            ids = iter(encoder.tokenize([part for sample in chunk if len(sample.parts) > 1 for part in sample.parts])[0])
+            parts = [[next(ids) for _ in sample.parts] if len(sample.parts) > 1 else [] for sample in chunk]
+            arrays = keep.arrays(Tokens(wholes, parts), encoder, most)
             sums = [row_checksum(row) for row in zip(*(arrays[name] for name in keep.dtypes), strict=True)]
             arrays["checksum"] = np.array(sums, dtypes["checksum"])
             for name, array in arrays.items():

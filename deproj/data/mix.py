@@ -1,24 +1,29 @@
 """Samples mixed from texts: as they are, split, and joined.
 
 A sample has a *whole* text, whose states are learnt, and *parts*, whose embeddings are added as differences to the empty
-prompt's: the whole itself, its two halves (split), or two texts whose joining is the whole (combine).
+prompt's: the whole itself, pieces of it (split), or those of two texts whose joining is the whole (combine).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from deproj.data.sources import Judge, PromptSource
 from deproj.process.errors import UserError
+from deproj.texts.benchmark import COMMAS
 
-__all__ = ["Mix", "Sample"]
+__all__ = ["MOST_PARTS", "Mix", "Sample"]
+
+#: More would leave no words for a part of most prompts.
+MOST_PARTS = 16
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole text and the parts its embedding is added up from (the whole alone, or two)."""
+    """A whole text and the parts its embedding is added up from (the whole alone, or several)."""
 
     whole: str
     parts: tuple[str, ...]
@@ -30,16 +35,26 @@ class Mix:
 
     Attributes:
         split, combine: 0 to 1, together at most 1.
+        parts: most parts of a sample. 2: halves of one text, or two whole texts, as in the article. Above 2 a sample has two
+            to so many, as likely each; half of the texts that have commas are parted there only, and without them.
         empty_every: one sample in so many is the empty prompt.
     """
 
     split: float = 0.3
     combine: float = 0.3
     empty_every: int = 10_000
+    parts: int = 2
 
     def __post_init__(self) -> None:
         if not (self.split >= 0 and self.combine >= 0 and self.split + self.combine <= 1):
             raise UserError(f"data.split and data.combine are shares, together at most 1; got {self.split} and {self.combine}.")
+        if not 2 <= self.parts <= MOST_PARTS:
+            raise UserError(f"data.parts is 2 to {MOST_PARTS}; got {self.parts}.")
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What names the samples in a cache; without `parts` where there are two, as before there could be more."""
+        return {name: value for name, value in asdict(self).items() if name != "parts" or value != 2}
 
     def samples(self, source: PromptSource, count: int, seed: int, fits: Judge = lambda _: True) -> Iterator[Sample]:
         """`count` training samples: no part of them and no whole is held out.
@@ -66,12 +81,46 @@ class Mix:
             other = next(texts)
             joined = f"{text} {other}"
             if fits(joined) and not forbidden(joined):
-                return Sample(joined, (text, other))
+                return Sample(joined, (text, other) if self.parts == 2 else self._parted([text, other], rng, forbidden))
         if kind < self.combine + self.split:
-            cuts = [k for k, letter in enumerate(text) if letter == " "]
-            rng.shuffle(cuts)
-            for cut in cuts:
-                halves = (text[:cut].strip(), text[cut + 1 :].strip())
-                if all(halves) and not any(map(forbidden, halves)):
-                    return Sample(text, halves)
+            pieces = halves(text, rng, forbidden) if self.parts == 2 else self._parted([text], rng, forbidden)
+            return Sample(text, pieces)
         return Sample(text, (text,))
+
+    def _parted(self, texts: list[str], rng: random.Random, forbidden: Judge) -> tuple[str, ...]:
+        """One text or two, each in pieces, two to `parts` in all where the texts have so many words."""
+        wanted = rng.randint(2, self.parts) - len(texts) + 1  # cuts, and one
+        first = rng.randint(1, wanted) if len(texts) == 2 else wanted
+        counts = [first, wanted - first + 1][: len(texts)]
+        return tuple(piece for text, count in zip(texts, counts, strict=True) for piece in pieces_of(text, count, rng, forbidden))
+
+
+def halves(text: str, rng: random.Random, forbidden: Judge) -> tuple[str, ...]:
+    """A text cut at a random space; the text itself where that can't be."""
+    cuts = [k for k, letter in enumerate(text) if letter == " "]
+    rng.shuffle(cuts)
+    for cut in cuts:
+        found = (text[:cut].strip(), text[cut + 1 :].strip())
+        if all(found) and not any(map(forbidden, found)):
+            return found
+    return (text,)
+
+
+def pieces_of(text: str, count: int, rng: random.Random, forbidden: Judge, tries: int = 4) -> tuple[str, ...]:
+    """A text cut at random spaces, or at some of its commas only, into `count` pieces or as many as it has.
+
+    Where a piece is forbidden other cuts are tried, and at last the text stays whole.
+    """
+    spaces = [k for k, letter in enumerate(text) if letter == " "]
+    commas = [k for k, letter in enumerate(text) if letter in COMMAS]
+    for _ in range(tries if count > 1 else 0):
+        places = commas if commas and rng.random() < 0.5 else spaces
+        cuts = sorted(rng.sample(places, min(count - 1, len(places))))
+        found = tuple(
+            piece
+            for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)
+            if (piece := text[start:end].strip(f" {COMMAS}"))
+        )
+        if len(found) > 1 and not any(map(forbidden, found)):
+            return found
+    return (text,)

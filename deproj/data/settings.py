@@ -30,6 +30,7 @@ class DataSettings:
         column: of the captions, where there are columns; None finds it.
         size: training samples.
         split, combine: shares of samples that are split and combined.
+        parts: most parts that a sample's embedding is added up from, 2 or more.
         held_out: held-out samples.
         batch_size: of training.
         like_lengths: whether batches are of like lengths: True, False, or "auto" for where it saves much.
@@ -44,6 +45,7 @@ class DataSettings:
     size: int
     split: float
     combine: float
+    parts: int
     held_out: int
     batch_size: int
     like_lengths: bool | str

@@ -15,6 +15,7 @@ from deproj.settings.shipped import CONF
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from PIL.Image import Image
 
     from deproj.clip.distance import EmbeddingDistance
@@ -75,11 +76,11 @@ class StableDiffusion:
 
         return TextEncoder.from_pretrained(self.settings.path, self.settings.clip, device)
 
-    def renderer(self, encoder: TextEncoder, device: str) -> Renderer:
-        """What draws its pictures."""
+    def renderer(self, encoder: TextEncoder, device: str, dtype: torch.dtype | None = None) -> Renderer:
+        """What draws its pictures; its weights in float16 on CUDA and float32 on a CPU, or as asked."""
         from deproj.draw.renderer import Renderer  # diffusers takes a second to import
 
-        return Renderer(self.settings, encoder.empty.states[0], device)
+        return Renderer(self.settings, encoder.empty.states[0], device, dtype)
 
     def images(
         self, encoder: TextEncoder, distance: EmbeddingDistance | None, pictures: Sequence[Image] | None = None

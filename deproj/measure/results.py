@@ -139,10 +139,11 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
 
 def name_of(choices: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
     """What a run's choices are called, and their place in tables."""
-    selection, feed, model = choices["selection"], choices["feed"], choices["model"]
+    selection, feed, model, objective = (choices[group] for group in ("selection", "feed", "model", "objective"))
+    others = "" if objective == "states" else f", {objective}"
     if model != "lstm":
-        return f"{model}, {selection}", (1, model, place_of(selection))
-    return f"{selection}, {feed}", (0, place_of(selection), feed)
+        return f"{model}, {selection}{others}", (1, model, place_of(selection), others)
+    return f"{selection}, {feed}{others}", (0, place_of(selection), feed, others)
 
 
 def place_of(selection: str) -> tuple[int, str]:

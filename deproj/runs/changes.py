@@ -12,7 +12,7 @@ __all__ = ["default_settings", "distinguishing"]
 NO_SETTING = (
     *("seed", "resume", "render", "evaluate", "logger", "choices", "data.cache", "data.keep"),
     *("trainer.accelerator", "trainer.progress", "trainer.cuda_graphs", "trainer.devices", "trainer.nodes"),
-    *("selection", "feed", "init_from", "sd", "model"),
+    *("selection", "feed", "init_from", "sd", "model", "objective"),
 )
 
 
@@ -36,5 +36,5 @@ def distinguishing(defaults: dict[str, Any], config: dict[str, Any]) -> dict[str
 
 def distinguishes(key: str) -> bool:
     """Whether a setting distinguishes runs."""
-    own = key.startswith(("model.", "selection.", "feed.")) and not key.endswith("._target_")
+    own = key.startswith(("model.", "selection.", "feed.", "objective.")) and not key.endswith("._target_")
     return own or not key.startswith(NO_SETTING)

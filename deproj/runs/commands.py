@@ -17,7 +17,7 @@ __all__ = ["evaluate_again", "evaluate_baseline", "train_again"]
 
 #: What is no part of a run's settings: where it ran, and how it was shown.
 PASSING = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
-DEFAULTS = ("model=lstm", "sd=pixel", "trainer=single")
+DEFAULTS = ("model=lstm", "objective=states", "sd=pixel", "trainer=single")
 
 
 def train_again(config: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from deproj.process.errors import UserError
 from deproj.process.files import below, write_whole
 from deproj.runs.records import BaselineRecord, CaptionsRecord, Evaluation, JobRecord, RunResult
 from deproj.settings.compose import read_config
+from deproj.settings.earlier import completed
 
 __all__ = ["RunFolder"]
 
@@ -124,12 +125,12 @@ class RunFolder:
         write_whole(path, json.dumps(record.to_json(), indent=indent) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """The settings of the run.
+        """The settings of the run, with what those of an earlier version stand for today.
 
         Raises:
             UserError: where they can't be read or aren't resolved.
         """
-        return read_config(self.config)
+        return completed(read_config(self.config))
 
     def read_result(self) -> RunResult:
         return self._read(self.result, RunResult.from_json)

@@ -15,7 +15,7 @@ from deproj.settings.shipped import GROUPS, OBJECTS
 
 __all__ = ["settle"]
 
-NODES = ("selection", "feed", "model", "sd", "logger", "data", "optimizer", "trainer", "choices")
+NODES = ("selection", "feed", "model", "objective", "sd", "logger", "data", "optimizer", "trainer", "choices")
 TOP_KEYS = (*GROUPS, "choices", "seed", "resume", "init_from", "precision", "render", "evaluate", "data", "optimizer")
 #: What may differ when a run goes on: how long and where it runs and how it is shown, not what is learnt.
 MAY_CHANGE = (
@@ -23,8 +23,6 @@ MAY_CHANGE = (
     *("data.cache", "data.keep", "trainer.max_epochs", "trainer.accelerator", "trainer.progress"),
     *("trainer.devices", "trainer.nodes", "trainer.cuda_graphs"),
 )
-#: Settings that runs of earlier versions lack, with what these did.
-ADDED_TO_DATA = {"marks": "keep"}
 
 
 def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> dict[str, Any]:
@@ -48,7 +46,6 @@ def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> di
         return composed
     stored = run.read_config()
     check_shape(stored)
-    stored["data"] = ADDED_TO_DATA | stored["data"]
     if composed["resume"] and composed["choices"]["experiment"]:
         raise UserError("a resumed run keeps its own settings; leave experiment= out.")
     chosen = overridden(stored, composed, overrides) if composed["resume"] else composed

@@ -12,9 +12,9 @@ __all__ = ["CONF", "GROUPS", "OBJECTS", "shipped_classes"]
 
 #: The settings that ship: in the package where it is installed, at the repository's top in a checkout.
 CONF = next(path for top in (1, 2) if (path := Path(__file__).parents[top] / "conf").is_dir())
-GROUPS = ("selection", "feed", "model", "sd", "trainer", "logger", "experiment")
+GROUPS = ("selection", "feed", "model", "objective", "sd", "trainer", "logger", "experiment")
 #: The groups whose choices name a class.
-OBJECTS = ("selection", "feed", "model")
+OBJECTS = ("selection", "feed", "model", "objective")
 
 
 @cache

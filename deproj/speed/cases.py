@@ -25,7 +25,8 @@ from deproj.process.progress import Progress
 from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
 from deproj.speed.peers import PlainLoop
 from deproj.training.graphs import GraphedFeed
-from deproj.training.module import DeprojectorModule, weighted_loss
+from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States, weighted_loss
 
 FEEDS: dict[str, FeedMode] = {"recursive": Recursive(), "batch": Batch()}
 #: D; H is 1.5 D.
@@ -88,14 +89,14 @@ class Training:
     def step(self, selection: TokenSelection, feed: FeedMode, half: bool, plain: bool) -> tuple[Callable[[], None], float, int]:
         """A function that trains on all batches, useful arithmetic of a step, and steps."""
         model: Deprojector = self.plain if plain else self.ours
-        module = DeprojectorModule(model, selection, feed, 1e-3, half)
-        optimizer = module.configure_optimizers()
+        learner = Learner(model, selection, feed, half)
+        optimizer = DeprojectorModule(learner, States(), 1e-3).configure_optimizers()
         batches = self.batches(selection)[:1] if plain else self.batches(selection)
         places = [PLACES - 1 if plain else selection(rows.length).places - 1 for rows in batches]
 
         def loss(rows: Rows) -> Tensor:
             if not plain:
-                return module.loss(rows, feed)
+                return States().loss(learner, rows)
             plan = selection(rows.length)  # a plain loop computes every place
             target = plan.arrange(rows.states)[:, 1:]
             with torch.autocast(self.device, torch.bfloat16, enabled=half):

@@ -10,8 +10,9 @@ from deproj.clip.encoder import TextEncoder
 from deproj.data.batches import SamplesModule
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
+from deproj.draw.denoiser import Denoiser
 from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.feed import FeedMode
+from deproj.feed import FeedMode, Recursive
 from deproj.measure.evaluator import Evaluator, evaluation_prompts
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
@@ -23,6 +24,7 @@ from deproj.training.callbacks import BenchmarkSheet
 from deproj.training.checkpoints import Behind
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, Objective
 from deproj.training.place import Place
 from deproj.training.settings import RunSettings
 
@@ -71,18 +73,27 @@ class Parts:
         """
         selection = build(config["selection"], TokenSelection, "selection")
         feed: FeedMode = build(config["feed"], FeedMode, "feed")
-        encoder = StableDiffusion(chosen.sd).encoder(place.device)
+        objective: Objective = build(config["objective"], Objective, "objective")
+        sd = StableDiffusion(chosen.sd)
+        encoder = sd.encoder(place.device)
         model: Deprojector = build(config["model"], partial, "model")(encoder)
         if config["init_from"] and not behind.steps:
             start_from(model, config["init_from"], encoder, config)
         model.provenance |= {
             "selection": config["selection"] | {"name": config["choices"]["selection"]},
             "feed": config["feed"] | {"name": config["choices"]["feed"]},
+            "objective": config["objective"] | {"name": config["choices"]["objective"]},
             "init_from": config["init_from"],
         }
+        if objective.through_unet:
+            if not isinstance(feed, Recursive):
+                name = config["choices"]["objective"]
+                raise UserError(f"objective={name} trains what is generated freely; take feed=recursive.")
+            objective.bind(Denoiser.of(sd.renderer(encoder, place.device, place.dtype)), chosen.seed + place.rank.number)
         if chosen.trainer.cuda_graphs:
             feed = GraphedFeed(feed, data.batch_size)
-        module = DeprojectorModule(model, selection, feed, chosen.optimizer.learning_rate, place.precision == "bf16")
+        learner = Learner(model, selection, feed, place.precision == "bf16")
+        module = DeprojectorModule(learner, objective, chosen.optimizer.learning_rate, chosen.optimizer.schedule)
         if place.precision == 64:
             module.double()  # Lightning does so only after it has read a checkpoint, whose weights would be rounded
         rank = place.rank
@@ -148,7 +159,8 @@ class Pictures:
             name = chosen.sd.name
             print(f"Drawing nothing: there is no CUDA here, and sd={name} is too slow on a CPU (sd.cpu=true draws all the same).")
         if renderer is not None and chosen.render:
-            label = f"{config['choices']['selection']}, {config['choices']['feed']}"
+            names = [config["choices"][group] for group in ("selection", "feed", "objective")]
+            label = ", ".join(name for name in names if name != "states")
             benchmark = BenchmarkSheet(encoder, renderer, folder, label, chosen.render, data.references, progress)
         evaluator = Evaluator(encoder, renderer, prompts, chosen.sd.clip, data.references, progress=progress) if prompts else None
         return cls(benchmark, evaluator)

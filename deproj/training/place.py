@@ -37,6 +37,12 @@ class Place:
         """Whether this process is rank zero, which alone writes, draws and measures."""
         return self.rank.number == 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which a frozen U-Net computes."""
+        kinds: dict[Precision, torch.dtype] = {32: torch.float32, 64: torch.float64, "bf16": torch.bfloat16}
+        return kinds[self.precision]
+
     @classmethod
     def of(cls, chosen: RunSettings, batch_size: int, rank: Rank | None) -> Place:
         """Finds the place, and takes the GPU of this process.

@@ -61,9 +61,18 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The settings under ``optimizer``."""
+    """The settings under ``optimizer``.
+
+    Attributes:
+        schedule: constant, or cosine: the rate rises over the first twentieth of all steps and then falls to 0.
+    """
 
     learning_rate: float
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", "cosine"):
+            raise UserError(f"optimizer.schedule is constant or cosine; got {self.schedule!r}.")
 
 
 @dataclass(frozen=True)

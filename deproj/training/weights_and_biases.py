@@ -100,7 +100,9 @@ class WandbDashboard(Logger, Dashboard):
             project=self.project,
             group=sweep_name(self.folder),
             name=job_name(self.config, RunFolder(self.folder))[:128],
-            tags=[tag for name in ("selection", "feed", "model", "sd", "experiment") if (tag := self.choices[name])],
+            tags=[
+                tag for name in ("selection", "feed", "model", "objective", "sd", "experiment") if (tag := self.choices.get(name))
+            ],
             config=self.config,
             dir=self.folder,
         )
@@ -221,7 +223,8 @@ def job_name(config: dict[str, Any], run: RunFolder) -> str:
     """What distinguishes a run from others: its selection, feed, seed, and what else its sweep sets."""
     choices = config["choices"]
     set_by_sweep = run.read_job().settings if run.job.exists() else {}
-    named = ("selection", "feed", "model", "seed")
+    named = ("selection", "feed", "model", "objective", "seed")
     others = [f"{key}={value}" for key, value in set_by_sweep.items() if key not in named and not key.startswith(NO_CHOICE)]
-    model = [] if choices["model"] == "lstm" else [choices["model"]]
-    return ", ".join([choices["selection"], choices["feed"], *model, f"seed {config['seed']}", *others])
+    usual = {"model": "lstm", "objective": "states"}
+    unusual = [choices[group] for group, choice in usual.items() if choices.get(group, choice) != choice]
+    return ", ".join([choices["selection"], choices["feed"], *unusual, f"seed {config['seed']}", *others])

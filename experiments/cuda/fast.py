@@ -25,6 +25,7 @@ from deproj.selection import EosOnward, TokenSelection, WordsEos
 from deproj.speed.peers import PlainLoop
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States
 
 DEVICE = "cuda" if CARD else "cpu"
 WIDTH = pick(768, 64, 16)
@@ -128,11 +129,11 @@ def training(row: Row, kind: str) -> Callable[[], None]:
         config = LSTMConfig(WIDTH, WIDTH * 3 // 2)
         made = LOOPS.get(kind, LSTMDeprojector)(config).to(DEVICE)
         feed = GraphedFeed(FEEDS[row.feed], row.batch) if kind == "graphs" else FEEDS[row.feed]
-        module = DeprojectorModule(made, row.selection, feed, 1e-3, half)
-        optimizer = module.configure_optimizers()
+        learner = Learner(made, row.selection, feed, half)
+        optimizer = DeprojectorModule(learner, States(), 1e-3).configure_optimizers()
 
         def loss() -> Tensor:
-            return module.loss(rows, feed)
+            return States().loss(learner, rows)
 
     def step() -> None:
         optimizer.zero_grad()

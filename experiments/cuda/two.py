@@ -20,7 +20,7 @@ from deproj.feed import Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.ranks import summed, world_size
 from deproj.selection import EosOnward
-from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States
 
 DEVICE = "cuda:0" if CARD else "cpu"
 SMALL = [f"data.size={pick(2000, 60, 40)}", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1"]
@@ -39,8 +39,7 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
     states, embedding = torch.randn(BATCH, 77, WIDTH).double(), torch.randn(BATCH, WIDTH).double()
     lengths, mine = torch.arange(5, 5 + BATCH), slice(rank, None, world)
     rows = Rows(embedding[mine].to(DEVICE), states[mine].to(DEVICE), lengths[mine].to(DEVICE), 1 / world, BATCH)
-    module = DeprojectorModule(model, EosOnward(), Recursive(), 1e-3)
-    run: Any = Step(module)
+    run: Any = Step(Learner(model, EosOnward(), Recursive()))
     if distributed.is_initialized():
         devices = [0] if CARD else None
         run = torch.nn.parallel.DistributedDataParallel(run, device_ids=devices)
@@ -59,12 +58,12 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
 class Step(torch.nn.Module):
     """The loss as a module's forward, which DDP wants."""
 
-    def __init__(self, module: DeprojectorModule) -> None:
+    def __init__(self, learner: Learner) -> None:
         super().__init__()
-        self.module = module
+        self.model, self.learner = learner.model, learner
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        return self.module.loss(rows, self.module.feed)
+        return States().loss(self.learner, rows)
 
 
 def alike(part: Part, name: str, file: str) -> None:

@@ -53,6 +53,18 @@ def test_holds_what_the_encoder_gives(cache: CachedSamples, encoder: TextEncoder
     assert rows.embedding.dtype == rows.states.dtype == torch.float32
 
 
+@pytest.mark.parametrize("keep", ["states", "tokens"])
+def test_sums_of_many_parts(tmp_path: Path, encoder: TextEncoder, keep: str):
+    mix = Mix(0.4, 0.4, parts=5)
+    drawn = list(mix.samples(GrammarPrompts(), COUNT, 0))
+    assert max(len(sample.parts) for sample in drawn) == 5
+    cached = build_cache(tmp_path, {"mix": mix.key}, iter(drawn), COUNT, encoder, "samples", keep)
+    empty = encoder.empty.embedding[0]
+    for sample, embedding in zip(drawn, cached[list(range(COUNT))].embedding, strict=True):
+        added = (encoder.embed(sample.parts) - empty).sum(0) + empty
+        assert torch.allclose(embedding, added, atol=2e-4)
+
+
 def test_tokens_encoded_anew_are_the_states(cache: CachedSamples, encoder: TextEncoder):
     tokens = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples", "tokens")
     assert tokens.folder != cache.folder
@@ -171,7 +183,7 @@ def test_like_lengths_are_for_those_that_gain_by_them():
 
 
 def settings(root: Path, **changed: object) -> DataSettings:
-    base = {"prompts": "grammar", "column": None, "size": 40, "split": 0.3, "combine": 0.3, "held_out": 10}
+    base = {"prompts": "grammar", "column": None, "size": 40, "split": 0.3, "combine": 0.3, "parts": 5, "held_out": 10}
     base |= {"batch_size": 20, "like_lengths": "auto", "cache": str(root), "seed": 0}
     return DataSettings(**(base | changed))
 

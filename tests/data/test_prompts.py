@@ -1,9 +1,12 @@
 """Texts: held out is held out, in every way a sample is made; files good and bad."""
 
 import csv
+import hashlib
 import itertools
 import json
 import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
@@ -36,19 +39,20 @@ def source(request: pytest.FixtureRequest, listed: PromptSource) -> PromptSource
     return GrammarPrompts() if request.param == "grammar" else listed
 
 
+@pytest.mark.parametrize("parts", [2, 5])
 @pytest.mark.parametrize("seed", [0, 1, 12345])
-def test_no_text_of_training_is_held_out(source: PromptSource, seed: int):
+def test_no_text_of_training_is_held_out(source: PromptSource, seed: int, parts: int):
     benchmark = {words_of(text) for text in SINGLE + COMPOSED}
     wholes = []
-    for sample in Mix(0.4, 0.4, 100).samples(source, 1500, seed):
+    for sample in Mix(0.4, 0.4, 100, parts).samples(source, 1500, seed):
         for text in (sample.whole, *sample.parts):
             assert not source.held_out(text)
             assert words_of(text) not in benchmark
         wholes.append(sample)
     assert [s for s in wholes if s.whole == ""], "the empty prompt is among them"
     kinds = [len(s.parts) for s in wholes]
-    assert 0.6 < kinds.count(2) / len(kinds) < 0.9
-    assert wholes == list(Mix(0.4, 0.4, 100).samples(source, 1500, seed)), "the same from the same seed"
+    assert 0.6 < sum(kind > 1 for kind in kinds) / len(kinds) < 0.9
+    assert wholes == list(Mix(0.4, 0.4, 100, parts).samples(source, 1500, seed)), "the same from the same seed"
 
 
 def test_every_testing_text_is_held_out(source: PromptSource):
@@ -65,6 +69,39 @@ def test_shares_are_kept_to():
     assert len(joined) > 200
 
 
+def test_two_parts_are_those_of_before():
+    """Caches of before stay valid: the same samples under the same key."""
+    mix = Mix()
+    drawn = [*mix.samples(GrammarPrompts(), 500, 0), *mix.testing(GrammarPrompts(), 100)]
+    texts = repr([(sample.whole, sample.parts) for sample in drawn])
+    assert hashlib.sha256(texts.encode()).hexdigest()[:16] == "63997862126e1899"
+    assert mix.key == {"split": 0.3, "combine": 0.3, "empty_every": 10_000}
+
+
+@pytest.mark.parametrize("parts", [3, 5])
+def test_many_parts_are_all_of_the_text_in_its_order(parts: int):
+    samples = list(Mix(0.4, 0.4, parts=parts).samples(GrammarPrompts(), 2000, 0))
+    counts = Counter(len(sample.parts) for sample in samples)
+    assert set(counts) == set(range(1, parts + 1))
+    assert min(counts.values()) > 0.05 * len(samples)
+    for sample in samples:
+        assert [words_of(part) for part in sample.parts if not words_of(part)] == [] or sample.whole == ""
+        assert " ".join(words_of(part) for part in sample.parts) == words_of(sample.whole), "nothing is lost or moved"
+        if len(sample.parts) > 1:
+            assert not any(part.startswith((" ", ",")) or part.endswith((" ", ",")) for part in sample.parts)
+    at_commas = [sample for sample in samples if len(sample.parts) > 2 and all("," not in part for part in sample.parts)]
+    assert at_commas
+
+
+def test_a_text_of_few_words_has_few_parts():
+    class Short(GrammarPrompts):
+        def training(self, seed: int) -> Iterator[str]:
+            return itertools.cycle(["cat", "red hair"])
+
+    counts = Counter(len(sample.parts) for sample in Mix(1, 0, parts=5).samples(Short(), 100, 0))
+    assert counts == {1: 50, 2: 50}
+
+
 def test_what_would_be_truncated_is_split_instead():
     samples = list(Mix(split=0, combine=1).samples(GrammarPrompts(), 200, 0, fits=lambda text: False))
     for sample in samples:
@@ -77,6 +114,12 @@ def test_what_would_be_truncated_is_split_instead():
 def test_refuses_bad_shares(shares: tuple[float, float]):
     with pytest.raises(UserError, match="shares"):
         Mix(*shares)
+
+
+@pytest.mark.parametrize("parts", [1, 0, -2, 17])
+def test_refuses_bad_numbers_of_parts(parts: int):
+    with pytest.raises(UserError, match=r"data\.parts is 2 to 16"):
+        Mix(parts=parts)
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:

@@ -11,7 +11,7 @@ from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model import recurrence
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
-from deproj.training.module import DeprojectorModule
+from deproj.training.objective.base import Learner, States
 
 SELECTIONS = [AllTokens(), WordsEos(), WordsEosReversed(), EosOnward()]
 PRECISIONS = ["float64", "float32", "bfloat16"]
@@ -41,8 +41,7 @@ def step(
     rows = Rows(states[:, 5].clone(), states, length)
     if precision == "float64":
         model, rows = model.double(), Rows(rows.embedding.double(), rows.states.double(), length)
-    module = DeprojectorModule(model, selection, feed, 1e-3, half_products=precision == "bfloat16")
-    loss = module.loss(rows, feed)
+    loss = States().loss(Learner(model, selection, feed, precision == "bfloat16"), rows)
     loss.backward()
     patch.undo()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]

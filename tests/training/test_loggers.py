@@ -115,7 +115,7 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     assert about.project == "mine"
     assert about.display_name == "eos_onward, recursive, seed 0"
     assert about.run_group == "", "no sweep"
-    assert set(about.tags) == {"eos_onward", "recursive", "lstm", "pixel"}
+    assert set(about.tags) == {"eos_onward", "recursive", "lstm", "states", "pixel"}
     config = nested(about.config.update)
     assert config["selection"] == {"_target_": "deproj.selection.EosOnward"}
     assert config["data"]["size"] == 60

@@ -8,7 +8,8 @@ from deproj.feed import Batch, FeedMode, Recursive
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
-from deproj.training.module import DeprojectorModule, weighted_loss
+from deproj.training.module import DeprojectorModule, cosine
+from deproj.training.objective.base import Learner, States, weighted_loss
 
 SELECTIONS = [AllTokens(), WordsEos(), WordsEosReversed(), EosOnward()]
 
@@ -28,7 +29,7 @@ def test_loss_is_the_mean_over_all_places(selection: TokenSelection, feed: FeedM
     torch.manual_seed(0)
     model = LSTMDeprojector(LSTMConfig(6, 9)).double()
     batch = rows(count)
-    loss = DeprojectorModule(model, selection, feed, 1e-3).loss(batch, feed)
+    loss = States().loss(Learner(model, selection, feed), batch)
     plan = selection(batch.length)
     target = plan.arrange(batch.states)
     prediction = feed(model, batch.embedding, target[:, 1:]).detach()
@@ -46,9 +47,9 @@ def test_weight_stands_inside_the_square():
 
 
 def test_gradient_reaches_every_trainable_parameter():
-    module = DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Recursive(), 1e-3)
-    module.loss(rows(), Recursive()).backward()
-    for name, parameter in module.model.named_parameters():
+    learner = Learner(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Recursive())
+    States().loss(learner, rows()).backward()
+    for name, parameter in learner.model.named_parameters():
         if name.startswith("final_norm"):
             assert parameter.grad is None
         else:
@@ -57,14 +58,14 @@ def test_gradient_reaches_every_trainable_parameter():
 
 
 def test_nan_stops_and_says_where():
-    module = DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Batch(), 1e-3)
+    module = DeprojectorModule(Learner(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Batch()), States(), 1e-3)
     batch = rows()
     with pytest.raises(UserError, match="nan at step 0"):
         module.training_step(batch._replace(states=batch.states * float("nan")), 0)
 
 
 def test_nan_of_the_held_out_loss_stops_too():
-    module = DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Batch(), 1e-3)
+    module = DeprojectorModule(Learner(LSTMDeprojector(LSTMConfig(6, 9)).double(), EosOnward(), Batch()), States(), 1e-3)
     batch = rows()
     with pytest.raises(UserError, match="held-out free-running loss became nan at step 0"):
         module.validation_step(batch._replace(embedding=batch.embedding * float("nan")), 0)
@@ -72,4 +73,14 @@ def test_nan_of_the_held_out_loss_stops_too():
 
 def test_refuses_a_learning_rate_of_zero():
     with pytest.raises(UserError, match="learning_rate"):
-        DeprojectorModule(LSTMDeprojector(LSTMConfig(6, 9)), EosOnward(), Batch(), 0)
+        DeprojectorModule(Learner(LSTMDeprojector(LSTMConfig(6, 9)), EosOnward(), Batch()), States(), 0)
+
+
+def test_cosine_rises_and_falls_to_nothing():
+    shares = [cosine(step, 200) for step in range(201)]
+    assert shares[0] == 0.1
+    assert shares[9] == shares[10] == 1
+    assert sorted(shares[10:], reverse=True) == shares[10:]
+    assert shares[105] == pytest.approx(0.5)
+    assert shares[200] == 0
+    assert cosine(0, 1) == 1, "a run of one step learns"
