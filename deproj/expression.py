@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deproj.process.errors import UserError
-from deproj.process.texts import check_encodable
+from deproj.process.letters import check_encodable
 from deproj.texts import marks
 from deproj.texts.benchmark import COMMAS
 

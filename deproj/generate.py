@@ -25,9 +25,9 @@ from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Named, Picture, between, hints_at, parse
 from deproj.process.errors import UserError, run_command
+from deproj.process.letters import typed_text
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
-from deproj.process.texts import typed_text
 from deproj.runs.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from deproj.pixel import local
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.process.hub import download, reach
+from deproj.process.letters import check_encodable
 from deproj.process.quiet import quiet_loading
-from deproj.process.texts import check_encodable
 from deproj.selection import PLACES
 from deproj.texts.benchmark import parts_of
 

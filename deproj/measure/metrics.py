@@ -3,7 +3,8 @@
 Everything is of free-running generation. ĉ are generated states and c the true ones, i numbers the prompts. A number is
 a ratio of sums over prompts, Σ aᵢ / Σ bᵢ (a mean has b = 1), so that one bootstrap over prompts serves all of them.
 
-To add a measure, write its function here, call it in `deproj.measure.evaluator`, and name it in `MEASURES`.
+To add a measure, write its function here, call it in `deproj.measure.evaluator`, name it in `MEASURES`, and explain it above the
+table of `deproj.report.page`. Evaluations of before lack it; where a measure is computed in another way, its `VERSION` goes up.
 """
 
 from __future__ import annotations

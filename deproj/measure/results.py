@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deproj.process.errors import UserError
-from deproj.runs.changes import default_settings, distinguishing
 from deproj.runs.commands import evaluate_again, evaluate_baseline, train_again
+from deproj.runs.distinguishing import default_settings, distinguishing
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation, Measured, RunResult
 from deproj.selection import SELECTIONS

@@ -1,4 +1,8 @@
-"""The settings that a run goes by: those of the command line, or, where it goes on, its own."""
+"""The settings that a run goes by: those of the command line, or, where it goes on, its own; and why it may not go on.
+
+That captions have changed since is refused in `deproj.training.same_captions`, a damaged checkpoint in
+`deproj.training.checkpoints`.
+"""
 
 from __future__ import annotations
 

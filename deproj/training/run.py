@@ -11,8 +11,8 @@ from deproj.process.interruption import Interruption
 from deproj.process.progress import SILENT, Progress
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.training.captions import check_captions, note_captions, tell_of_changed_captions
 from deproj.training.clock import Clock
+from deproj.training.same_captions import check_captions, note_captions, tell_of_changed_captions
 from deproj.training.settings import RunSettings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deproj.data.captions import documents
-from deproj.data.captions.open import read_captions
+from deproj.data.captions.open import KINDS, READERS, read_captions
 from deproj.data.captions.spool import Spool
 from deproj.process.errors import UserError
 
@@ -576,3 +576,9 @@ def test_a_folder_that_can_not_be_written_is_no_hindrance(tmp_path: Path):
     spool = Spool(tmp_path / "file" / "below")
     spool.add("x" * (Spool.MEMORY + 1))
     assert len(spool[0][0]) == Spool.MEMORY + 1
+
+
+def test_every_kind_has_a_reader():
+    """One that is listed and has none would be read as another kind."""
+    assert set(KINDS) <= set(READERS)
+    assert set(READERS) - set(KINDS) == {".caption"}, "which is read in folders alone"

@@ -13,8 +13,8 @@ import pytest
 from deproj.__main__ import COMMANDS
 from deproj.demo import serve
 from deproj.process.errors import UserError
+from deproj.process.letters import typed_text
 from deproj.process.network import proxy, without_proxies
-from deproj.process.texts import typed_text
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii", "TERM": "dumb"}
 PROXIED = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -10,7 +10,7 @@ from typing import Any
 
 from deproj.data.captions.values import described, is_nothing, listed, sort_of
 from deproj.process.errors import UserError
-from deproj.process.texts import check_encodable
+from deproj.process.letters import check_encodable
 
 __all__ = ["KNOWN", "MISSING", "SAMPLED", "choose", "field", "texts_of", "wrong_column"]
 

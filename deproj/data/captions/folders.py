@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from deproj.data.captions.lines import kind_of, readable
+from deproj.data.captions.text_files import kind_of, readable
 from deproj.process.errors import UserError
 from deproj.process.files import below
 
 __all__ = ["KINDS", "files_of", "is_beside_picture", "pictures_in"]
 
-#: What is read, by the end of the name.
+#: What is read, by the end of the name; each has a reader in `open.READERS`.
 KINDS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 #: What kohya's trainers write beside a picture, besides .txt; read in folders alone.
 BESIDE = (".txt", ".caption")

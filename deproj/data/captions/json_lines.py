@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deproj.data.captions.lines import open_text
 from deproj.data.captions.reading import MARK
+from deproj.data.captions.text_files import open_text
 from deproj.process.errors import UserError
 
 __all__ = ["DECODER", "ERRORS", "Row", "TwoOfOneName", "is_certain", "is_cut", "line_rows", "reason"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from deproj.data.captions.values import WRITTEN_OUT
 from deproj.process.errors import UserError
-from deproj.process.texts import check_encodable
+from deproj.process.letters import check_encodable
 from deproj.texts import marks
 
 __all__ = ["Reading", "Record"]

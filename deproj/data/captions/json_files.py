@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TextIO
 
 from deproj.data.captions.columns import KNOWN, MISSING, SAMPLED, choose, field, texts_of, wrong_column
 from deproj.data.captions.json_lines import DECODER, ERRORS, Row, TwoOfOneName, is_certain, is_cut, line_rows, reason
-from deproj.data.captions.lines import kind_of, open_text
 from deproj.data.captions.reading import Record
+from deproj.data.captions.text_files import kind_of, open_text
 from deproj.data.captions.values import described, listed, sort_of
 from deproj.process.errors import UserError
 

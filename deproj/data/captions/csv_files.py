@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from deproj.data.captions.columns import KNOWN, SAMPLED, choose
 from deproj.data.captions.headers import SEPARATORS, Row, check_header, check_separator, header_of
-from deproj.data.captions.lines import kind_of, open_text
 from deproj.data.captions.reading import Record
+from deproj.data.captions.text_files import kind_of, open_text
 from deproj.data.captions.values import is_nothing
 from deproj.process.errors import UserError
 
