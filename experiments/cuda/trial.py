@@ -90,7 +90,7 @@ def keep_logs(work: Path, out: Path) -> None:
         if log.stat().st_size > 1_000_000:
             log.write_bytes(log.read_bytes()[-1_000_000:])
     unfinished = out / "logs.tmp"
-    with tarfile.open(unfinished, "w:gz") as packed:
+    with tarfile.open(unfinished, "w:gz", encoding="utf-8") as packed:
         for name in ("logs", "results"):
             packed.add(work / name, name)
     unfinished.replace(out / "logs.tar.gz")

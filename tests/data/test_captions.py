@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deproj.data.captions import documents
+from deproj.data.captions import json_files
 from deproj.data.captions.open import KINDS, READERS, read_captions
 from deproj.data.captions.spool import Spool
 from deproj.process.errors import UserError
@@ -487,7 +487,7 @@ def test_what_json_writes_is_read_back(
         content = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
     path = written(tmp_path, f"a{kind}", content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "PIECE", piece)
+        patch.setattr(json_files, "PIECE", piece)
         assert list(read_captions(str(path), "caption").texts()) == texts
 
 
