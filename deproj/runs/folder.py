@@ -36,6 +36,25 @@ class RunFolder:
 
     path: Path
 
+    def __repr__(self) -> str:
+        return f"RunFolder({self.path.as_posix()}: {self.told()})"
+
+    def told(self) -> str:
+        """What the folder holds, in a few words."""
+        if self.is_baseline:
+            return "a baseline"
+        if not self.is_run:
+            return "no run"
+        try:
+            choices = self.read_config()["choices"]
+            named = [str(choices["selection"]), str(choices["feed"])]
+        except (UserError, KeyError, TypeError):
+            return "a run whose config.yaml can't be read"
+        if (result := self.finished()) is None:
+            return ", ".join([*named, "unfinished"])
+        epochs = f"{result.epochs} epoch{'s' * (result.epochs != 1)}"
+        return ", ".join([*named, epochs, f"held-out loss {result.val_loss:.4f}"])
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
