@@ -1,6 +1,6 @@
 """Trains a deprojector: ``python -m deproj.train selection=eos_onward feed=recursive``.
 
-A Hydra application; ``--help`` lists the settings. Here they are composed, checked against a run that is there
+A Hydra application; ``--help`` explains the settings. Here they are composed, checked against a run that is there
 already, and handed to `deproj.training.run`.
 """
 
@@ -28,8 +28,10 @@ from deproj.process.files import alone
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
+from deproj.process.system import print_any_script
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
+from deproj.settings.help import asked_for_help, help_page
 from deproj.settings.messages import explain, typed
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.made import Made, remove_if_unused
@@ -160,6 +162,10 @@ def sweep_at_hand() -> Path | None:
 
 
 def main() -> int:
+    if asked_for_help(sys.argv[1:]):
+        print_any_script()
+        print(help_page(sys.argv[1:]))
+        return 0
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()
