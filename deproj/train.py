@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -32,7 +33,8 @@ from deproj.process.system import print_any_script
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
 from deproj.settings.help import asked_for_help, help_page
-from deproj.settings.messages import explain, typed
+from deproj.settings.messages import all_keys, explain, typed
+from deproj.settings.mistakes import without_dashes
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
@@ -161,11 +163,21 @@ def sweep_at_hand() -> Path | None:
     return sweep if sweep is not None and (sweep / INDEX).exists() else None
 
 
+def no_flags(arguments: list[str]) -> str:
+    """What is to be told of arguments that begin with dashes and aren't Hydra's; else nothing."""
+    unread = get_args_parser().parse_known_args(arguments)[1]
+    flags = [argument for argument in unread if argument.startswith("-")]
+    return without_dashes(flags, arguments, all_keys()) if flags else ""
+
+
 def main() -> int:
     if asked_for_help(sys.argv[1:]):
         print_any_script()
         print(help_page(sys.argv[1:]))
         return 0
+    if mistake := no_flags(sys.argv[1:]):
+        print(f"error: {mistake}", file=sys.stderr)
+        return 1
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()

@@ -16,6 +16,8 @@ from deproj.data.settings import DataSettings
 from deproj.settings.compose import compose_config
 from deproj.settings.described import choices, common, default_choices, described, lines_of
 from deproj.settings.help import help_page, is_choice
+from deproj.settings.messages import all_keys
+from deproj.settings.mistakes import ELSEWHERE
 from deproj.settings.nodes import leaves
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.settings import RunSettings
@@ -85,6 +87,12 @@ def test_it_is_quick_and_leaves_nothing(tmp_path: Path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
     assert time.perf_counter() - begun < 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_other_programs_say_leads_to_settings():
+    known = all_keys()
+    for words in ELSEWHERE.values():
+        assert {word.partition("=")[0] for word in words} <= known
 
 
 def test_hydras_own_pages_stay(train: Train):
