@@ -30,6 +30,7 @@ from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
 from deproj.process.system import print_any_script
+from deproj.runs.commands import next_steps
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
 from deproj.settings.help import asked_for_help, help_page
@@ -115,6 +116,8 @@ def job(cfg: DictConfig) -> float:
                 shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
                 loss = run(config, folder, interruption, progress=shown)
             become("done")
+            if first and not swept:
+                print(next_steps(RunFolder(folder)))
             return loss
     except Interrupted as stopped:
         become("interrupted")
