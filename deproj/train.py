@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError, run_command, user_error_of
-from deproj.process.files import alone
+from deproj.process.files import alone, write_whole
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
@@ -95,8 +95,8 @@ def job(cfg: DictConfig) -> float:
 
     def become(state: str, error: str = "") -> None:
         nonlocal noted
+        noted = noted or first
         if swept and first:
-            noted = True
             settings = {key: choices[key] for key in ("selection", "feed", "model")} | {"seed": cfg.get("seed")}
             settings |= dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
             note(Path(hydra_config.sweep.dir), folder, int(hydra_config.job.num), settings, state, error)
@@ -137,6 +137,9 @@ def job(cfg: DictConfig) -> float:
                 if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
                     become("failed", said)
             return float("inf")
+        if noted and RunFolder(folder).is_run:
+            with contextlib.suppress(OSError):
+                write_whole(RunFolder(folder).error, str(told or f"{type(error).__name__}: {error}"))
         if first:
             remove_if_unused(folder)
         if told is not None:

@@ -5,7 +5,7 @@ checkpoints/         best.ckpt and last.ckpt             sheets/           a pic
 deprojector/         the exported model                  evaluation.json   its measures
 result.json          how the run ended                   evaluation-mean.json   composed as the mean of the parts
 job.json             in a sweep: the job                 baseline.json     instead of config.yaml: a baseline
-captions.json        which captions it began with
+captions.json        which captions it began with        error.txt         why it failed, unless in a sweep
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ class RunFolder:
         return self.path / "job.json"
 
     @property
+    def error(self) -> Path:
+        return self.path / "error.txt"
+
+    @property
     def baseline(self) -> Path:
         return self.path / "baseline.json"
 
@@ -134,7 +138,8 @@ class RunFolder:
         """Writes the settings, and removes what an earlier end of the run has left, of fewer epochs."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
-        for path in (self.result, self.evaluation(), self.evaluation(mean=True), self.best_sheet, self.model / "sheet.png"):
+        measured = (self.result, self.evaluation(), self.evaluation(mean=True))
+        for path in (*measured, self.error, self.best_sheet, self.model / "sheet.png"):
             path.unlink(missing_ok=True)
 
     def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord | CaptionsRecord) -> None:
