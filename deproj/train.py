@@ -19,6 +19,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -33,10 +34,13 @@ from deproj.process.system import print_any_script
 from deproj.runs.commands import next_steps
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
+from deproj.settings.compose import compose_config
+from deproj.settings.described import lines_of
 from deproj.settings.help import asked_for_help, help_page
 from deproj.settings.messages import all_keys, explain, typed
 from deproj.settings.mistakes import without_dashes
 from deproj.settings.shipped import CONF, GROUPS
+from deproj.training.dry_run import tell_plan
 from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
@@ -169,6 +173,33 @@ def sweep_at_hand() -> Path | None:
     return sweep if sweep is not None and (sweep / INDEX).exists() else None
 
 
+def dry_run(arguments: list[str]) -> None:
+    """Tells what a run would do; Hydra, which makes folders, isn't started.
+
+    Raises:
+        UserError: for a sweep, and for what would stop the run.
+    """
+    args = get_args_parser().parse_args(arguments)
+    if args.multirun:
+        raise UserError("--dry-run is of one run; leave -m out, with one value for each setting.")
+    where = [f"hydra.searchpath=[{typed_path(args.config_dir)}]"] if args.config_dir else []
+    config = compose_config([*where, *args.overrides])
+    experiment = str(config["choices"]["experiment"])
+    file = CONF / "experiment" / f"{experiment}.yaml"
+    if file.is_file() and any(line.key == "hydra.mode" for line in lines_of(file)):
+        raise UserError(f"experiment={experiment} is a sweep; --dry-run is of one run, by its own settings.")
+    named = [each for each in args.overrides if each.startswith("hydra.run.dir=")]
+    folder = Path(str(OverridesParser.create().parse_overrides(named)[-1].value())) if named else None
+    if config["resume"]:
+        folder = resume_folder(Path(config["resume"]))
+    own = [each for each in args.overrides if not each.startswith("hydra.")]
+    tell_plan(settle(config, RunFolder(folder or Path("runs")), own), folder)
+
+
+def typed_path(folder: str) -> str:
+    return f"'file://{Path(folder).absolute().as_posix()}'"
+
+
 def no_flags(arguments: list[str]) -> str:
     """What is to be told of arguments that begin with dashes and aren't Hydra's; else nothing."""
     unread = get_args_parser().parse_known_args(arguments)[1]
@@ -181,9 +212,12 @@ def main() -> int:
         print_any_script()
         print(help_page(sys.argv[1:]))
         return 0
-    if mistake := no_flags(sys.argv[1:]):
+    arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
+    if mistake := no_flags(arguments):
         print(f"error: {mistake}", file=sys.stderr)
         return 1
+    if "--dry-run" in sys.argv[1:]:
+        return run_command(lambda: dry_run(arguments))
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()

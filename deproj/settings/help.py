@@ -19,6 +19,7 @@ Trains a deprojector. A value is set by its name, as in data.size=20000. A choic
 With -m, several values with commas train one model each, as in -m selection=all,eos_onward seed=0,1,2."""
 FOOT = """Also:
   -m                          a sweep: one model for each combination of values
+  --dry-run                   tells what would be done, and does nothing
   --config-dir=FOLDER         settings of your own, as FOLDER/selection/mine.yaml
   --cfg job                   Hydra's: shows the settings as composed, and trains nothing
   --hydra-help, --info        Hydra's own
