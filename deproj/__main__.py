@@ -12,6 +12,7 @@ __all__ = ["main"]
 #: By name: the module whose `main` it is, and what it does in a line.
 COMMANDS = {
     "train": ("deproj.train", "train a deprojector, or sweep over settings"),
+    "runs": ("deproj.runs.__main__", "list runs and sweeps with their state and measures"),
     "evaluate": ("deproj.evaluate", "measure runs, models and baselines"),
     "report": ("deproj.report.__main__", "compare runs on one page"),
     "generate": ("deproj.generate", "draw pictures from prompts and pictures"),

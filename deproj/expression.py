@@ -129,6 +129,9 @@ class Expression:
         """In the text syntax. Pictures and embeddings, which have no name, are shown as ``<picture>`` and ``<embedding>``."""
         return ", ".join(written(weight, atom) for weight, atom in self.terms)
 
+    def __repr__(self) -> str:
+        return f"Expression({str(self)!r})"
+
     @property
     def plain(self) -> str | None:
         """The expression as one plain text, where it is nothing but a sum of texts, as ``cat maid`` is of ``cat, maid``."""

@@ -1,6 +1,6 @@
 """A deprojector and a Stable Diffusion as one pipeline, in diffusers' manner: embeddings in, pictures out.
 
-    pipe = DeprojectorPipeline.from_pretrained("pixel", "runs/…")
+    pipe = DeprojectorPipeline.from_pretrained("runs/…")
     pipe("cat, maid").images[0]
 
 The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`, which may be given another
@@ -28,6 +28,7 @@ from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
+from deproj.draw.belonging import sd_of, told_apart
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.settings import SdSettings
 from deproj.draw.stable_diffusion import StableDiffusion
@@ -52,6 +53,7 @@ class DeprojectorPipeline:
         pictures: CLIP's image encoder, or None where pictures can't be taken.
         steps, guidance: of the sampler, where a call doesn't set them.
         chunk: pictures to draw at once where there are many.
+        name: of the Stable Diffusion, as ``pixel``.
 
     Args:
         selection: in whose order the model's states stand; None where that is not known. Only `strength` needs it.
@@ -69,12 +71,17 @@ class DeprojectorPipeline:
         self.sd, self.encoder, self.model = renderer.pipe, encoder, model.eval()
         self.pictures, self.selection = pictures, selection
         self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
+        self.name = renderer.settings.name
+
+    def __repr__(self) -> str:
+        takes = "texts and pictures" if self.pictures is not None else "texts"
+        return f"DeprojectorPipeline({self.name}, {self.model!r}, takes {takes}, on {self.device})"
 
     @classmethod
     def from_pretrained(
         cls,
-        sd: str | Path | SdSettings,
-        deprojector: str | Path | Deprojector,
+        sd: str | Path | SdSettings | Deprojector | None = None,
+        deprojector: str | Path | Deprojector | None = None,
         clip: str | Path | None = None,
         pictures: Sequence[Image] | None = None,
         device: str | None = None,
@@ -83,7 +90,8 @@ class DeprojectorPipeline:
         """Loads a Stable Diffusion and a deprojector for it.
 
         Args:
-            sd: ``pixel``, the folder or hub id of a Stable Diffusion 1.x, or a run's settings of it.
+            sd: ``pixel``, the folder or hub id of a Stable Diffusion 1.x, or a run's settings of it. It can be left out, as in
+                ``from_pretrained("all-batch")``, where the deprojector is a run's folder or the pixel world's.
             deprojector: a run's folder, an exported model's, a hub id, or the model itself.
             clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; ``pixel`` brings its own.
             pictures: of all kinds, a hundred or more, to find the middle of CLIP's picture embeddings by; the pixel world
@@ -95,9 +103,12 @@ class DeprojectorPipeline:
             UserError: for what isn't there, is damaged, or doesn't belong together.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        chosen = StableDiffusion(sd) if isinstance(sd, SdSettings) else StableDiffusion.named(sd, clip)
+        of, model = told_apart(sd, deprojector)
+        if of is None:
+            chosen = sd_of(model, clip)
+        else:
+            chosen = StableDiffusion(of) if isinstance(of, SdSettings) else StableDiffusion.named(of, clip)
         encoder = chosen.encoder(device)
-        model = deprojector
         if not isinstance(model, Deprojector):
             model = Deprojector.from_pretrained(model, encoder)
         seen = chosen.images(encoder, model.distance, pictures)

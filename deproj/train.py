@@ -1,6 +1,6 @@
 """Trains a deprojector: ``python -m deproj.train selection=eos_onward feed=recursive``.
 
-A Hydra application; ``--help`` lists the settings. Here they are composed, checked against a run that is there
+A Hydra application; ``--help`` explains the settings. Here they are composed, checked against a run that is there
 already, and handed to `deproj.training.run`.
 """
 
@@ -17,21 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError, run_command, user_error_of
-from deproj.process.files import alone
+from deproj.process.files import alone, write_whole
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.node import is_first_node
 from deproj.process.progress import SILENT, progress_here
+from deproj.process.system import print_any_script
+from deproj.runs.commands import next_steps
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
-from deproj.settings.messages import explain, typed
+from deproj.settings.compose import compose_config
+from deproj.settings.described import lines_of
+from deproj.settings.help import asked_for_help, help_page
+from deproj.settings.messages import all_keys, explain, typed
+from deproj.settings.mistakes import without_dashes
 from deproj.settings.shipped import CONF, GROUPS
+from deproj.training.dry_run import tell_plan
 from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
@@ -90,8 +99,8 @@ def job(cfg: DictConfig) -> float:
 
     def become(state: str, error: str = "") -> None:
         nonlocal noted
+        noted = noted or first
         if swept and first:
-            noted = True
             settings = {key: choices[key] for key in ("selection", "feed", "model")} | {"seed": cfg.get("seed")}
             settings |= dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
             note(Path(hydra_config.sweep.dir), folder, int(hydra_config.job.num), settings, state, error)
@@ -111,6 +120,8 @@ def job(cfg: DictConfig) -> float:
                 shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
                 loss = run(config, folder, interruption, progress=shown)
             become("done")
+            if first and not swept:
+                print(next_steps(RunFolder(folder)))
             return loss
     except Interrupted as stopped:
         become("interrupted")
@@ -130,6 +141,9 @@ def job(cfg: DictConfig) -> float:
                 if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
                     become("failed", said)
             return float("inf")
+        if noted and RunFolder(folder).is_run:
+            with contextlib.suppress(OSError):
+                write_whole(RunFolder(folder).error, str(told or f"{type(error).__name__}: {error}"))
         if first:
             remove_if_unused(folder)
         if told is not None:
@@ -159,7 +173,51 @@ def sweep_at_hand() -> Path | None:
     return sweep if sweep is not None and (sweep / INDEX).exists() else None
 
 
+def dry_run(arguments: list[str]) -> None:
+    """Tells what a run would do; Hydra, which makes folders, isn't started.
+
+    Raises:
+        UserError: for a sweep, and for what would stop the run.
+    """
+    args = get_args_parser().parse_args(arguments)
+    if args.multirun:
+        raise UserError("--dry-run is of one run; leave -m out, with one value for each setting.")
+    where = [f"hydra.searchpath=[{typed_path(args.config_dir)}]"] if args.config_dir else []
+    config = compose_config([*where, *args.overrides])
+    experiment = str(config["choices"]["experiment"])
+    file = CONF / "experiment" / f"{experiment}.yaml"
+    if file.is_file() and any(line.key == "hydra.mode" for line in lines_of(file)):
+        raise UserError(f"experiment={experiment} is a sweep; --dry-run is of one run, by its own settings.")
+    named = [each for each in args.overrides if each.startswith("hydra.run.dir=")]
+    folder = Path(str(OverridesParser.create().parse_overrides(named)[-1].value())) if named else None
+    if config["resume"]:
+        folder = resume_folder(Path(config["resume"]))
+    own = [each for each in args.overrides if not each.startswith("hydra.")]
+    tell_plan(settle(config, RunFolder(folder or Path("runs")), own), folder)
+
+
+def typed_path(folder: str) -> str:
+    return f"'file://{Path(folder).absolute().as_posix()}'"
+
+
+def no_flags(arguments: list[str]) -> str:
+    """What is to be told of arguments that begin with dashes and aren't Hydra's; else nothing."""
+    unread = get_args_parser().parse_known_args(arguments)[1]
+    flags = [argument for argument in unread if argument.startswith("-")]
+    return without_dashes(flags, arguments, all_keys()) if flags else ""
+
+
 def main() -> int:
+    if asked_for_help(sys.argv[1:]):
+        print_any_script()
+        print(help_page(sys.argv[1:]))
+        return 0
+    arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
+    if mistake := no_flags(arguments):
+        print(f"error: {mistake}", file=sys.stderr)
+        return 1
+    if "--dry-run" in sys.argv[1:]:
+        return run_command(lambda: dry_run(arguments))
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()

@@ -144,6 +144,9 @@ class Commands:
     def report(self, words: list[str]) -> None:
         self.run(main_of("deproj.report"), [*words, "--seeds", "0"])
 
+    def runs(self, words: list[str]) -> None:
+        self.run(main_of("deproj.runs"), words or ["."])
+
     def evaluate(self, words: list[str]) -> None:
         here = {"SD_FOLDER": str(WEIGHTS), "CLIP_FOLDER": str(WEIGHTS / "clip")}
         small = ["RUN"] if "--baseline" in words else []  # whose few samples are taken, instead of 10,000

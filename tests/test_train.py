@@ -2,13 +2,15 @@
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Ended
+from conftest import Ended, call
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -95,6 +97,21 @@ def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         (row,) = [row for row in csv.DictReader(file) if row.get("single/likeness")]
     assert float(row["single/likeness"]) == pytest.approx(evaluation["single"]["likeness"]["value"])
+
+
+def test_a_run_ends_with_commands_that_work(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    ended = train("hydra.run.dir=my run")
+    assert ended.code == 0, ended.err
+    commands = [shlex.split(line) for line in ended.out.splitlines() if line.startswith("  python -m ")]
+    assert [command[2] for command in commands] == ["deproj.generate", "deproj.evaluate", "deproj.report"]
+    short = {"deproj.generate": ["--sampler-steps", "1"], "deproj.evaluate": ["--count", "2"], "deproj.report": ["--seeds", "0"]}
+    for _, _, program, *words in commands:
+        module = import_module("deproj.report.__main__" if program == "deproj.report" else program)
+        done = call(module.main, [*words, *short[program]], monkeypatch, capsys)
+        assert done.code == 0, done.err
+    assert "python -m" in train("hydra.run.dir=my run").out, "also where nothing is left to do"
 
 
 def test_float32_stands_in_where_the_hardware_has_no_bfloat16(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -338,6 +355,21 @@ def test_a_selection_and_a_feed_of_ones_own(train: Train, tmp_path: Path, monkey
         (["+trainer.max_epoch=3"], ["trainer.max_epochs"]),
         (["+sead=3"], ["seed"]),
         (["sede=3"], ["seed"]),
+        (["epochs=3"], ["did you mean 'trainer.max_epochs'?"]),
+        (["+epochs=3"], ["did you mean 'trainer.max_epochs'?"]),
+        (["max_epochs=3"], ["did you mean 'trainer.max_epochs'?"]),
+        (["--max_epochs", "3"], ["typed without dashes: trainer.max_epochs=3."]),
+        (["--lr=3"], ["typed without dashes: optimizer.learning_rate=3."]),
+        (["--wandb"], ["typed without dashes: logger=wandb."]),
+        (["--foo"], ["there is no --foo"]),
+        (["logger.project=x"], ["logger.project is a setting of logger=wandb alone; choose that too."]),
+        (["objective.pool=2"], ["objective=attention or objective=conditioning"]),
+        (["lr=1"], ["did you mean 'optimizer.learning_rate'?"]),
+        (["batch_size=3"], ["did you mean 'data.batch_size'?"]),
+        (["steps=3"], ["did you mean 'trainer.max_epochs' or 'sd.steps'?"]),
+        (["wandb=true"], ["did you mean 'logger=wandb'?"]),
+        (["hydra.run.dirr=x"], ["did you mean 'hydra.run.dir'?"]),
+        (["colour=red"], ["--help lists all"]),
         (["trainer.max_epochs=many"], ["trainer.max_epochs", "many"]),
         (["trainer.max_epochs=0"], ["at least 1"]),
         (["trainer.accelerator=abacus"], ["abacus"]),

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deproj.clip.encoder import TextEncoder
-from deproj.data.cache import CachedSamples, Rows, build_cache
+from deproj.data.cache import CachedSamples, Planned, Rows, build_cache, plan_cache
 from deproj.data.mix import Mix
 from deproj.data.seen import TokensSeen
 from deproj.data.settings import DataSettings
@@ -127,13 +127,27 @@ class SamplesModule(pl.LightningDataModule):
         self.train: CachedSamples | None = None
         self.held_out: CachedSamples | None = None
 
+    def keys(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the training samples and the held-out ones depend on, besides the encoder and their number."""
+        s = self.settings
+        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": Mix(s.split, s.combine, parts=s.parts).key}
+        return key | {"part": "train", "seed": s.seed}, key | {"part": "held-out"}
+
+    def planned(self) -> dict[str, Planned]:
+        """The caches that `setup` would open or make, by what they hold."""
+        s, (drawn, apart) = self.settings, self.keys()
+        return {
+            "samples": plan_cache(Path(s.cache), drawn, s.size, self.encoder, s.keep),
+            "held-out samples": plan_cache(Path(s.cache), apart, s.held_out, self.encoder),
+        }
+
     def setup(self, stage: str = "fit", progress: Progress = SILENT) -> None:
         """Opens the caches, where there are none after encoding the samples."""
         if self.train is not None:
             return
         s = self.settings
         mix = Mix(s.split, s.combine, parts=s.parts)
-        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": mix.key}
+        drawn, apart = self.keys()
 
         def fits(text: str) -> bool:
             return not bool(self.encoder.tokenize([text])[1][0])
@@ -141,9 +155,7 @@ class SamplesModule(pl.LightningDataModule):
         samples = mix.samples(self.source, s.size, s.seed, fits)
         held_out = mix.testing(self.source, s.held_out, fits)
         root = Path(s.cache)
-        apart = key | {"part": "held-out"}
         self.held_out = build_cache(root, apart, held_out, s.held_out, self.encoder, "held-out samples", progress=progress)
-        drawn = key | {"part": "train", "seed": s.seed}
         self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress)
         if cut := self.train.header["truncated"]:
             print(f"{cut} of {s.size} samples are longer than {PLACES} tokens and were cut.")

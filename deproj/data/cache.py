@@ -34,7 +34,7 @@ from deproj.process.progress import SILENT, Phase, Progress
 from deproj.process.system import replace
 from deproj.selection import PLACES
 
-__all__ = ["KEEPS", "CachedSamples", "Keep", "Rows", "build_cache"]
+__all__ = ["KEEPS", "CachedSamples", "Keep", "Planned", "Rows", "build_cache", "plan_cache"]
 
 #: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
 VERSION = 1
@@ -271,6 +271,31 @@ def row_checksum(arrays: Iterable[np.ndarray]) -> int:
     return value
 
 
+class Planned(NamedTuple):
+    """A cache: its folder, the bytes of its arrays, and whether it is there."""
+
+    folder: Path
+    bytes: int
+    there: bool
+
+
+def named(key: dict[str, Any], count: int, encoder: TextEncoder, keep: str) -> tuple[dict[str, Any], str]:
+    """The whole key of a cache, and the name that its hash gives the folder."""
+    key = {"version": VERSION, "encoder": encoder.hash, "rows": count, "width": encoder.width, **key}
+    if keep != "states":
+        key["keep"] = keep
+    return key, hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def plan_cache(root: Path, key: dict[str, Any], count: int, encoder: TextEncoder, keep: str = "states") -> Planned:
+    """What `build_cache` would open or make."""
+    key, name = named(key, count, encoder, keep)
+    kept = KEEPS[keep]
+    shapes, dtypes = kept.shapes(encoder.width, most_parts(key)) | {"checksum": ()}, kept.dtypes | CHECKSUM
+    each = sum(math.prod(shape) * np.dtype(dtypes[array]).itemsize for array, shape in shapes.items())
+    return Planned(root / name, count * each, (root / name / "header.json").is_file())
+
+
 def build_cache(
     root: Path,
     key: dict[str, Any],
@@ -294,10 +319,7 @@ def build_cache(
     Raises:
         UserError: where the cache is damaged, or cannot be written.
     """
-    key = {"version": VERSION, "encoder": encoder.hash, "rows": count, "width": encoder.width, **key}
-    if keep != "states":
-        key["keep"] = keep
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    key, name = named(key, count, encoder, keep)
     folder, part = root / name, root / f"{name}.part"
 
     def found() -> CachedSamples | None:

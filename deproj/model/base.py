@@ -21,7 +21,7 @@ from deproj.selection import PLACES, TokenSelection, stored_selection
 if TYPE_CHECKING:
     from deproj.clip.encoder import TextEncoder
 
-__all__ = ["Deprojector"]
+__all__ = ["Deprojector", "load"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,12 @@ class Deprojector(nn.Module, ABC):
         self.register_buffer("deprojection", torch.eye(config.width) if projected else None)
         self.final_norm = nn.LayerNorm(config.width, config.layer_norm_eps).requires_grad_(False)
         self.distance = None
+
+    def __repr__(self) -> str:
+        learnt = [str(node["name"]) for key in ("selection", "feed") if "name" in (node := self.provenance.get(key) or {})]
+        sizes = [f"{k} {v}" for k, v in asdict(self.config).items() if isinstance(v, int) and not isinstance(v, bool)]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{type(self).__name__}({', '.join([*learnt, *sizes, f'{count:,} parameters'])})"
 
     @property
     def selection(self) -> TokenSelection | None:
@@ -241,6 +247,17 @@ class Deprojector(nn.Module, ABC):
                 f"{source} was trained on another text encoder (hash {trained_on[:12]}, this one {encoder.hash[:12]}); "
                 "use the pipeline it was trained on."
             )
+
+
+def load(source: str | Path, encoder: TextEncoder | None = None, *, revision: str | None = None) -> Deprojector:
+    """A deprojector of any kind, as `Deprojector.from_pretrained` loads it.
+
+    Args:
+        source: a run's folder, an exported model's, a hub id, or the short name of a shipped model, as ``all-batch``.
+        encoder: the encoder it will be used with; one that it was not trained on is refused.
+        revision: branch, tag or commit on the Hub.
+    """
+    return Deprojector.from_pretrained(source, encoder, revision=revision)
 
 
 def kinds(base: type[T]) -> dict[str, type[T]]:

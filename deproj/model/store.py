@@ -18,7 +18,7 @@ from deproj.process.files import intact, refuse_pointer, replacing, write_whole
 from deproj.process.hub import download, upload
 from deproj.runs.folder import RunFolder
 
-__all__ = ["load", "locate_model", "push", "save", "shipped"]
+__all__ = ["SHIPPED", "load", "locate_model", "push", "save", "shipped"]
 
 
 class Storable(Protocol):

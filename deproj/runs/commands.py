@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from deproj.process.errors import UserError
-from deproj.process.system import quoted
+from deproj.process.system import command_line, quoted
 from deproj.runs.folder import RunFolder
 from deproj.settings.compose import compose_config, differences
 from deproj.settings.messages import typed
 from deproj.settings.nodes import foreign_classes
 from deproj.settings.shipped import GROUPS
 
-__all__ = ["evaluate_again", "evaluate_baseline", "train_again"]
+__all__ = ["evaluate_again", "evaluate_baseline", "next_steps", "train_again"]
 
 #: What is no part of a run's settings: where it ran, and how it was shown.
 PASSING = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
@@ -45,6 +46,15 @@ def ships(choice: str) -> bool:
     except UserError:
         return False
     return True
+
+
+def next_steps(run: RunFolder) -> str:
+    """What to type when a run has ended: commands that draw from it, measure it and compare it."""
+    here = RunFolder(run.path.relative_to(Path.cwd())) if run.path.is_relative_to(Path.cwd()) else run
+    folder = here.path.as_posix()
+    draw, report = ["deproj.generate", folder, "cat, maid"], ["deproj.report", folder]
+    lines = [command_line(["python", "-m", *draw]), evaluate_again(here), command_line(["python", "-m", *report])]
+    return "\n  ".join(["To draw from it, measure it on more prompts, and see it on a page:", *lines])
 
 
 def evaluate_again(run: RunFolder) -> str:

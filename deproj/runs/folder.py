@@ -5,7 +5,7 @@ checkpoints/         best.ckpt and last.ckpt             sheets/           a pic
 deprojector/         the exported model                  evaluation.json   its measures
 result.json          how the run ended                   evaluation-mean.json   composed as the mean of the parts
 job.json             in a sweep: the job                 baseline.json     instead of config.yaml: a baseline
-captions.json        which captions it began with
+captions.json        which captions it began with        error.txt         why it failed, unless in a sweep
 """
 
 from __future__ import annotations
@@ -36,6 +36,25 @@ class RunFolder:
 
     path: Path
 
+    def __repr__(self) -> str:
+        return f"RunFolder({self.path.as_posix()}: {self.told()})"
+
+    def told(self) -> str:
+        """What the folder holds, in a few words."""
+        if self.is_baseline:
+            return "a baseline"
+        if not self.is_run:
+            return "no run"
+        try:
+            choices = self.read_config()["choices"]
+            named = [str(choices["selection"]), str(choices["feed"])]
+        except (UserError, KeyError, TypeError):
+            return "a run whose config.yaml can't be read"
+        if (result := self.finished()) is None:
+            return ", ".join([*named, "unfinished"])
+        epochs = f"{result.epochs} epoch{'s' * (result.epochs != 1)}"
+        return ", ".join([*named, epochs, f"held-out loss {result.val_loss:.4f}"])
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
@@ -55,6 +74,10 @@ class RunFolder:
     @property
     def job(self) -> Path:
         return self.path / "job.json"
+
+    @property
+    def error(self) -> Path:
+        return self.path / "error.txt"
 
     @property
     def baseline(self) -> Path:
@@ -115,7 +138,8 @@ class RunFolder:
         """Writes the settings, and removes what an earlier end of the run has left, of fewer epochs."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
-        for path in (self.result, self.evaluation(), self.evaluation(mean=True), self.best_sheet, self.model / "sheet.png"):
+        measured = (self.result, self.evaluation(), self.evaluation(mean=True))
+        for path in (*measured, self.error, self.best_sheet, self.model / "sheet.png"):
             path.unlink(missing_ok=True)
 
     def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord | CaptionsRecord) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
 from deproj.settings.compose import differences
-from deproj.settings.messages import unknown
+from deproj.settings.messages import all_keys
+from deproj.settings.mistakes import unknown
 from deproj.settings.nodes import foreign_classes
 from deproj.settings.shipped import GROUPS, OBJECTS
 
@@ -42,7 +43,7 @@ def settle(composed: dict[str, Any], run: RunFolder, overrides: list[str]) -> di
     """
     for key in composed:
         if key not in TOP_KEYS:
-            raise UserError(unknown(key, TOP_KEYS))
+            raise UserError(unknown(key, all_keys()))
     check_shape(composed)
     if not run.is_run:
         if composed["resume"]:

@@ -1,1 +1,1 @@
-"""Config nodes to checked objects, composing, and mistakes to one line. Imports `deproj.process`."""
+"""Config nodes to checked objects, composing, mistakes in a line, `--help` from `conf/`. Imports `deproj.process`."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from hydra.errors import HydraException, OverrideParseException
@@ -12,21 +10,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.system import quoted
+from deproj.settings.described import described
+from deproj.settings.mistakes import unknown
 from deproj.settings.shipped import CONF
 
-__all__ = ["explain", "typed", "unknown"]
-
-
-def unknown(key: str, known: Iterable[str]) -> str:
-    """The message for a key that isn't there, with the likeliest one meant."""
-    known = sorted(known)
-    near = get_close_matches(key, known, 1)
-    return f"unknown setting {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}.")
+__all__ = ["all_keys", "explain", "typed"]
 
 
 def all_keys() -> set[str]:
     """Every setting that the shipped files hold, as dotted keys."""
-    keys: set[str] = set()
+    keys = {key for key in described() if key.startswith("hydra.")}
 
     def walk(node: Any, prefix: str) -> None:
         for key, value in node.items():
@@ -41,7 +34,7 @@ def all_keys() -> set[str]:
         content = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
         if group == "experiment":
             continue
-        walk(content, "" if group == "." else f"{group}.")
+        walk(content, "" if group == "." else f"{group.replace('/', '.')}.")
         if group != ".":
             keys.add(group)
     return {key for key in keys if "._" not in key}

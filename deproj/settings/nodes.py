@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError
-from deproj.settings.messages import unknown
+from deproj.settings.mistakes import unknown
 from deproj.settings.shipped import shipped_classes
 
 __all__ = ["foreign_classes", "leaves", "settings"]

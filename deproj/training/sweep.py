@@ -132,6 +132,8 @@ def tell(sweep: Path) -> bool:
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(found)} job{'s' * (len(found) != 1)}, {counts}: {sweep / INDEX}")
     left = [row for row in found if row["state"] != "done" or row["error"]]
+    if any(row["composed fidelity"] != "" or row["composed conditioning error"] != "" for row in found):
+        print(f"To compare them on a page: {command_line(['python', '-m', 'deproj.report', str(sweep)])}")
     if not left:
         return True
     for row in left:

@@ -1,0 +1,91 @@
+"""Which Stable Diffusion a deprojector belongs to, where nobody says so, and which of two arguments is which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deproj.draw.settings import SdSettings
+from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.model.base import Deprojector
+from deproj.model.store import SHIPPED, shipped
+from deproj.pixel import NAME
+from deproj.process.errors import UserError
+from deproj.runs.folder import RunFolder
+
+__all__ = ["sd_of", "told_apart"]
+
+
+def is_deprojector(given: Any) -> bool:
+    """Whether something is a deprojector for certain: a model, a shipped name, a run's folder or an exported model's."""
+    if isinstance(given, Deprojector):
+        return True
+    if not isinstance(given, (str, Path)):
+        return False
+    folder = Path(given)
+    return str(given) in shipped() or RunFolder(folder).is_run or RunFolder(folder).model.is_dir() or is_exported(folder)
+
+
+def is_exported(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+
+
+def is_sd(given: Any) -> bool:
+    """Whether something is a Stable Diffusion for certain: settings, ``pixel``, or a folder of diffusers'."""
+    if isinstance(given, (str, Path)):
+        return str(given) == NAME or (Path(given) / "model_index.json").is_file()
+    return isinstance(given, SdSettings)
+
+
+def told_apart(sd: Any, deprojector: Any) -> tuple[Any, Any]:
+    """A Stable Diffusion, or None, and a deprojector as `from_pretrained` was given them; the first alone may be either.
+
+    Raises:
+        UserError: where they are swapped, or there is no deprojector.
+    """
+    if deprojector is None and not is_sd(sd):
+        sd, deprojector = None, sd
+    if deprojector is None or (sd is None and is_sd(deprojector)):
+        raise UserError(f"name a deprojector: a run's folder, an exported model's, a hub id, or one of {', '.join(shipped())}.")
+    if is_deprojector(sd) and is_deprojector(deprojector):
+        raise UserError(f"{shown(sd)} is a deprojector, no Stable Diffusion; leave it out, or name one: {NAME!r}.")
+    if is_deprojector(sd) or is_sd(deprojector):
+        right = f"from_pretrained({shown(deprojector)}, {shown(sd)})"
+        raise UserError(f"the two are swapped; the Stable Diffusion comes first: {right}.")
+    return sd, deprojector
+
+
+def shown(given: Any) -> str:
+    """An argument as it is typed."""
+    if isinstance(given, (str, Path)):
+        return repr(str(given))
+    return "model" if isinstance(given, Deprojector) else "sd"
+
+
+def sd_of(deprojector: str | Path | Deprojector, clip: str | Path | None = None) -> StableDiffusion:
+    """The Stable Diffusion that a deprojector was trained for: a run's own, or the pixel world where it is that one's.
+
+    Raises:
+        UserError: where it isn't known.
+    """
+    if not isinstance(deprojector, Deprojector):
+        run = RunFolder(Path(deprojector))
+        if run.is_run:
+            return StableDiffusion.of(run.read_config())
+        if not Path(deprojector).exists() and str(deprojector) in shipped():
+            return StableDiffusion.named(NAME, clip)
+    model = deprojector if isinstance(deprojector, Deprojector) else Deprojector.from_pretrained(deprojector)
+    if model.provenance.get("encoder") in pixel_encoders():
+        return StableDiffusion.named(NAME, clip)
+    raise UserError(
+        f"{shown(deprojector)} doesn't say which Stable Diffusion it was trained for; name it: "
+        f"from_pretrained(sd, {shown(deprojector)})."
+    )
+
+
+def pixel_encoders() -> set[Any]:
+    """The hash of the pixel world's text encoder, as the shipped models hold it."""
+    import json
+
+    configs = (json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8")) for name in shipped())
+    return {config["provenance"]["encoder"] for config in configs}

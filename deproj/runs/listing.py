@@ -1,0 +1,167 @@
+"""Runs and sweeps as rows: state, what distinguishes them, epochs, losses and measures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deproj.process.errors import UserError
+from deproj.process.files import alone, below
+from deproj.runs.distinguishing import default_settings, distinguishing
+from deproj.runs.folder import RunFolder
+from deproj.settings.earlier import completed
+
+__all__ = ["Listed", "listed", "table"]
+
+INDEX = "sweep.csv"
+COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "conditioning error")
+MEASURES = ("composed/fidelity", "composed/conditioning error")
+
+
+@dataclass
+class Listed:
+    """A run.
+
+    Attributes:
+        group: its sweep's folder, or the folder that it stands in.
+        state: done, running, interrupted, failed, killed or unreadable.
+        settings: by name; those that differ from the default ones, and always selection, feed and seed.
+        why: it failed, in a line.
+    """
+
+    run: RunFolder
+    group: Path
+    state: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    epochs: str = ""
+    loss: float | None = None
+    measures: tuple[float | None, ...] = (None,) * len(MEASURES)
+    why: str = ""
+
+
+def at_work(run: RunFolder) -> bool:
+    """Whether a process is at work on a run."""
+    if not run.lock.is_file():
+        return False
+    try:
+        with alone(run.lock, refusal="at work"):
+            return False
+    except UserError:
+        return True
+    except OSError:  # a folder of somebody else
+        return False
+
+
+def state_of(run: RunFolder) -> tuple[str, str]:
+    """The state of a run, and why it failed."""
+    if at_work(run):
+        return "running", ""
+    if run.finished() is not None:
+        return "done", ""
+    if run.error.is_file():
+        return "failed", run.error.read_text(encoding="utf-8").strip()
+    if run.job.is_file() and (job := run.read_job()).state in ("failed", "killed"):
+        return job.state, job.error
+    return "interrupted", ""
+
+
+def glanced(run: RunFolder) -> dict[str, Any]:
+    """A run's settings for a look at them: `RunFolder.read_config` is five times as slow, which a hundred runs would feel."""
+    try:
+        content = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise UserError(f"config.yaml is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError("config.yaml holds no settings.")
+    return completed(content)
+
+
+def settings_of(run: RunFolder, defaults: dict[str, Any]) -> dict[str, Any]:
+    """What a run's settings are by name; those of a job that has never begun are its record's."""
+    if not run.is_run:
+        return {key: value for key, value in run.read_job().settings.items() if value is not None}
+    config = glanced(run)
+    choices = config["choices"]
+    chosen = {group: choices[group] for group in ("selection", "feed")}
+    chosen |= {group: choices[group] for group in ("model", "objective", "sd") if choices[group] != defaults["choices"][group]}
+    return chosen | distinguishing(defaults, config) | {"seed": config["seed"]}
+
+
+def read(run: RunFolder, group: Path, defaults: dict[str, Any]) -> Listed:
+    """A run, as far as its files can be read."""
+    try:
+        state, why = state_of(run)
+        row = Listed(run, group, state, settings_of(run, defaults), why=why)
+        if (result := run.finished()) is not None and state == "done":
+            row.epochs, row.loss = str(result.epochs), result.val_loss
+        elif run.metrics.is_file() and (curve := run.learning_curve()):
+            most = glanced(run)["trainer"]["max_epochs"]
+            row.epochs, row.loss = f"{curve[-1][0]} of {most}", min(loss for _, loss in curve)
+        if state == "done" and run.evaluation().is_file():
+            values = run.read_evaluation().values
+            row.measures = tuple(values.get(name) for name in MEASURES)
+    except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+        return Listed(run, group, "unreadable", why=str(error).partition("\n")[0])
+    return row
+
+
+def listed(folders: Iterable[Path]) -> list[Listed]:
+    """The runs and the jobs of sweeps in folders and below them, each once.
+
+    Raises:
+        UserError: for a folder that isn't there.
+    """
+    defaults, found, seen = default_settings(), list[Listed](), set[Path]()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}.")
+        files = list(below(folder))
+        sweeps = {path.parent for path in files if path.name == INDEX}
+        for path in sorted({path.parent for path in files if path.name in ("config.yaml", "job.json")}):
+            if (real := path.resolve()) not in seen:
+                seen.add(real)
+                group = next((above for above in path.parents if above in sweeps), path.parent)
+                found.append(read(RunFolder(path), group, defaults))
+    return found
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def cells(row: Listed, rows: list[Listed]) -> list[str]:
+    """A row's texts; of its settings, those that the others at hand don't share."""
+    told = []
+    for key, value in row.settings.items():
+        if key in ("selection", "feed"):
+            told.append(str(value))
+        elif len(rows) == 1 or any(other.settings.get(key) != value for other in rows if other.settings):
+            told.append(f"{key}={value}")
+    name = row.run.path.relative_to(row.group).as_posix()
+    return [f"  {name}", row.state, ", ".join(told), row.epochs, *map(number, (row.loss, *row.measures))]
+
+
+def table(rows: list[Listed]) -> str:
+    """The rows as text, in groups: a sweep's jobs, or the runs of a folder."""
+    texts = {id(row): cells(row, rows) for row in rows}
+    used = [place for place in range(len(COLUMNS)) if place < 3 or any(text[place] for text in texts.values())]
+    width = [max(len(COLUMNS[place]) + 2 * (place == 0), *(len(text[place]) for text in texts.values())) for place in used]
+
+    def line(text: Iterable[str]) -> str:
+        return "  ".join(f"{cell:<{size}}" for cell, size in zip(text, width, strict=True)).rstrip()
+
+    lines = [line([f"  {COLUMNS[0]}", *(COLUMNS[place] for place in used[1:])])]
+    for group in dict.fromkeys(row.group for row in rows):
+        members = [row for row in rows if row.group == group]
+        kind = "job" if (group / INDEX).is_file() else "run"
+        counts = ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in members).items())
+        lines += ["", f"{group.as_posix()}: {len(members)} {kind}{'s' * (len(members) != 1)}, {counts}"]
+        for row in members:
+            lines.append(line(texts[id(row)][place] for place in used))
+            lines += [f"    {row.why}"] if row.why else []
+    return "\n".join(lines)

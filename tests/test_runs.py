@@ -1,0 +1,94 @@
+"""``deproj.runs``: what it lists of runs and sweeps, and how quickly."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended, call
+
+from deproj.process.errors import UserError
+from deproj.process.files import alone
+from deproj.runs.__main__ import main
+from deproj.runs.folder import RunFolder
+from deproj.runs.listing import listed, table
+
+Train = Callable[..., Ended]
+RUNS = Path(__file__).parents[1] / "experiments" / "recursive_input" / "runs"
+
+
+def test_states_settings_and_measures(train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=runs/whole", "evaluate=2", "sd.steps=1").code == 0
+    assert train("-m", "seed=0,1", "selection=all", "hydra.sweep.dir=sweeps/two", "data.parts=2").code == 0
+    whole, jobs = RunFolder(Path("runs/whole")), Path("sweeps/two")
+    shutil.copytree(whole.path, "runs/stopped")
+    RunFolder(Path("runs/stopped")).result.unlink()
+    RunFolder(jobs / "1").result.unlink()
+    job = RunFolder(jobs / "1").job
+    job.write_text(job.read_text(encoding="utf-8").replace('"done"', '"killed"'), encoding="utf-8")
+    shutil.copytree(whole.path, "runs/broken")
+    Path("runs/broken/config.yaml").write_text("{", encoding="utf-8")
+    rows = {row.run.path.as_posix(): row for row in listed([Path("runs"), Path("sweeps"), Path("runs")])}
+    assert {name: row.state for name, row in rows.items()} == {
+        "runs/broken": "unreadable", "runs/stopped": "interrupted", "runs/whole": "done", "sweeps/two/0": "done",
+        "sweeps/two/1": "killed",
+    }  # fmt: skip
+    done = rows["runs/whole"]
+    assert (done.epochs, done.loss) == ("1", whole.read_result().val_loss)
+    values = whole.read_evaluation().values
+    assert done.measures == (values["composed/fidelity"], values["composed/conditioning error"])
+    assert rows["runs/stopped"].epochs == "1 of 1"
+    lines = table(list(rows.values())).splitlines()
+    assert "sweeps/two: 2 jobs, 1 done, 1 killed" in lines
+    (first,) = (line for line in lines if line.startswith("  0 "))
+    assert "all, recursive, data.parts=2, seed=0" in first
+    assert "data.size" not in first, "which all share"
+
+
+def test_one_at_work_is_running(train: Train, tmp_path: Path):
+    assert train("hydra.run.dir=run").code == 0
+    run = RunFolder(tmp_path / "run")
+    with alone(run.lock):
+        code = f"from deproj.runs.listing import state_of, RunFolder, Path; print(state_of(RunFolder(Path({str(run.path)!r}))))"
+        assert "running" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_failed_run_says_why_until_it_goes_on(train: Train, tmp_path: Path):
+    run = RunFolder(tmp_path / "run")
+    assert train("hydra.run.dir=run", "optimizer.learning_rate=1e30").code == 1
+    (row,) = listed([tmp_path])
+    assert row.state == "failed"
+    assert "nan" in row.why.lower() or "finite" in row.why
+    assert row.why == run.error.read_text(encoding="utf-8")
+    assert row.why in table([row])
+    run.config.unlink()
+    assert train("hydra.run.dir=run").code == 0
+    assert listed([tmp_path])[0].state == "done"
+    assert not run.error.exists()
+
+
+def test_a_hundred_in_three_seconds(tmp_path: Path):
+    one = sorted(RUNS.iterdir())[0]
+    for number in range(100):
+        shutil.copytree(one, tmp_path / "runs" / str(number))
+    before = sorted(tmp_path.rglob("*"))
+    begun = time.perf_counter()
+    code = "import sys; from deproj.runs.__main__ import main; assert main() == 0; assert 'torch' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - begun < 3
+    assert "runs: 100 runs, 100 done" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_to_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    assert "no runs/ and sweeps/ here" in call(main, [], monkeypatch, capsys).err
+    assert "no folder nowhere" in call(main, ["nowhere"], monkeypatch, capsys).err
+    assert "no runs in ." in call(main, ["."], monkeypatch, capsys).err
+    with pytest.raises(UserError):
+        listed([tmp_path / "nowhere"])
