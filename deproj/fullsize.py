@@ -171,6 +171,12 @@ def main() -> int:
     def command() -> None:
         make(args.out, seed=args.seed, single_file=args.single_file)
         paths = " ".join(quoted(f"sd.{key}={args.out / name}") for key, name in (("path", "sd"), ("clip", "clip")))
+        if args.single_file:
+            file = (
+                quoted(f"sd.{key}={args.out / name}")
+                for key, name in (("path", "model.safetensors"), ("tokenizer", "sd/tokenizer"))
+            )
+            print(f"The single file is named by: {' '.join(file)}")
         print(f"Wrote {args.out}. To train on it: python -m deproj.train sd=sd15 {paths} data.prompts=captions.txt")
 
     return run_command(command)

@@ -83,7 +83,7 @@ class DeprojectorPipeline:
         """Loads a Stable Diffusion and a deprojector for it.
 
         Args:
-            sd: ``pixel``, the folder or hub id of a Stable Diffusion 1.x, or a run's settings of it.
+            sd: ``pixel``, the folder, single file or hub id of a Stable Diffusion 1.x, or a run's settings of it.
             deprojector: a run's folder, an exported model's, a hub id, or the model itself.
             clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; ``pixel`` brings its own.
             pictures: of all kinds, a hundred or more, to find the middle of CLIP's picture embeddings by; the pixel world

@@ -13,24 +13,13 @@ import pytest
 import torch
 from conftest import Ended, call
 from safetensors.torch import load_file
+from shapes import SMALL
 
 from deproj import fullsize
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.ldm import web_weights
 from deproj.fullsize import Shapes, main, make, make_tokenizer
 from deproj.process.errors import UserError
-
-SMALL = Shapes(
-    vocabulary=700,
-    text=Shapes().text
-    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32},
-    vision=Shapes().vision
-    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
-    | {"image_size": 28},
-    vae=Shapes().vae | {"block_out_channels": (32,) * 4, "layers_per_block": 1, "sample_size": 64},
-    unet=Shapes().unet
-    | {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "cross_attention_dim": 32, "sample_size": 8},
-)
 
 
 def test_the_true_shapes():
