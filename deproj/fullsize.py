@@ -142,20 +142,23 @@ def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Pat
     # see `make`
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
+    from deproj.clip.single_file import SHIPPED
+
     vae, unet = AutoencoderKL(**shapes.vae).half(), UNet2DConditionModel(**shapes.unet).half()
     for name, part in (("text encoder", text_encoder), ("VAE", vae), ("U-Net", unet)):
         print(f"{name}: {part.num_parameters():,} parameters.", flush=True)
-    schedule: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=PNDMScheduler(**schedule, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1),
+        scheduler=PNDMScheduler.from_pretrained(SHIPPED / "scheduler"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    # as published, without today's defaults written out: a sampler made of these would take them for settings
+    shutil.copy(SHIPPED / "scheduler" / "scheduler_config.json", folder / "scheduler")
     return unet, vae
 
 

@@ -70,6 +70,15 @@ def test_a_file_is_its_folder_to_the_bit(made: Path, caplog: pytest.LogCaptureFi
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_the_shipped_schedule_samples_as_the_folders(made: Path, tmp_path: Path):
+    """A folder whose schedule writes today's defaults out would have another sampler made of it than the published one."""
+    config = shutil.copytree(made / "sd", tmp_path / "config", ignore=shutil.ignore_patterns("*.safetensors", "scheduler"))
+    shutil.copytree(SHIPPED / "scheduler", config / "scheduler")
+    (_, folder), (encoder, file) = loaded(chosen(made / "sd")), loaded(chosen(made / "model.safetensors", config))
+    assert dict(file.pipe.scheduler.config) == dict(folder.pipe.scheduler.config)
+    assert torch.equal(file(encoder.empty.states, [0]), folder(encoder.empty.states, [0]))
+
+
 def test_a_run_takes_a_file_and_shares_caches_and_models(made: Path, train: Callable[..., Ended], tmp_path: Path):
     """The folder beside the file, of its name, has its configuration; for whatever takes a path and no settings."""
     shutil.copytree(made / "sd", tmp_path / "anime")
