@@ -52,7 +52,10 @@ class Renderer:
     @cached_property
     def hash(self) -> str:
         """Of the U-Net's and the VAE's weights and of how pictures are sampled."""
-        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(self.pipe.scheduler.config.items()))
+        schedule = dict(self.pipe.scheduler.config)
+        if "_use_default_values" in schedule:  # diffusers' list, made of a set: in another order in every process
+            schedule["_use_default_values"] = sorted(schedule["_use_default_values"])
+        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(schedule.items()))
         digest = hashlib.blake2b(repr(sampling).encode(), digest_size=16)
         for part in (self.pipe.unet, self.pipe.vae):
             for name, value in part.state_dict().items():

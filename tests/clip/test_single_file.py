@@ -79,6 +79,17 @@ def test_the_shipped_schedule_samples_as_the_folders(made: Path, tmp_path: Path)
     assert torch.equal(file(encoder.empty.states, [0]), folder(encoder.empty.states, [0]))
 
 
+def test_the_hash_is_the_same_in_every_process(made: Path):
+    """diffusers lists the schedule's defaults in the order of a set of words."""
+    _, file = loaded(chosen(made / "model.safetensors", made / "sd"))
+    expected = file.hash
+    _, again = loaded(chosen(made / "model.safetensors", made / "sd"))
+    config = dict(again.pipe.scheduler.config)
+    assert len(config["_use_default_values"]) > 1
+    again.pipe.scheduler._internal_dict = config | {"_use_default_values": config["_use_default_values"][::-1]}
+    assert again.hash == expected
+
+
 def test_a_run_takes_a_file_and_shares_caches_and_models(made: Path, train: Callable[..., Ended], tmp_path: Path):
     """The folder beside the file, of its name, has its configuration; for whatever takes a path and no settings."""
     shutil.copytree(made / "sd", tmp_path / "anime")
