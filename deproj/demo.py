@@ -301,7 +301,9 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids (default: those that ship)")
-    parser.add_argument("--sd", default="pixel", help="pixel, or the folder or hub id of a Stable Diffusion 1.x (pixel)")
+    parser.add_argument(
+        "--sd", default="pixel", help="pixel, or the folder, .safetensors file or hub id of a Stable Diffusion 1.x (pixel)"
+    )
     parser.add_argument("--clip", help="the CLIP that its text encoder comes from, for pictures")
     parser.add_argument(
         "--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip"

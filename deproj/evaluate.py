@@ -219,7 +219,10 @@ def options() -> argparse.ArgumentParser:
     add = parser.add_argument
     runs = "runs, and models by folder, hub id or short name; each folder gets an evaluation.json"
     add("runs", nargs="*", type=Path, metavar="RUN", help=runs)
-    add("--sd", help="folder or hub id of the Stable Diffusion 1.x that models are for (pixel); a run has its own")
+    add(
+        "--sd",
+        help="folder, .safetensors file or hub id of the Stable Diffusion 1.x that models are for (pixel); a run has its own",
+    )
     add("--clip", help="folder or hub id of the CLIP that its text encoder comes from")
     add("--captions", help="with --sd, the data.prompts that the models were trained on: the held-out ones are used")
     add("--baseline", choices=("mean", "broadcast", "ridge", "nearest"), help="a baseline instead of a model")

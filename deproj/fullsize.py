@@ -2,7 +2,8 @@
 
 For trying what Stable Diffusion's size takes (time, memory, disk) where the real weights are not at hand: OUT/sd is a diffusers
 pipeline folder, OUT/clip a CLIP folder with the same text weights, both float16 safetensors as on the Hub, without the safety
-checker. The tokenizer is the pixel world's, filled up to CLIP's 49,408 tokens. The pictures are noise.
+checker. The tokenizer is the pixel world's, filled up to CLIP's 49,408 tokens. The pictures are noise. With ``--single-file``
+the pipeline's weights are also in OUT/model.safetensors, in the layout that checkpoints have on the web.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from deproj.process.system import quoted, replace
 
 __all__ = ["Shapes", "make"]
 
-#: Bytes that the two folders take.
+#: Bytes that the two folders take, and the single file.
 SIZE = 3_100_000_000
+SIZE_OF_FILE = 2_150_000_000
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ class Shapes:
     )  # fmt: skip
 
 
-def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
+def make(out: Path, shapes: Shapes | None = None, seed: int = 0, single_file: bool = False) -> None:
     """Writes the folders ``sd`` and ``clip`` into `out`, which is new, whole or not at all.
+
+    Args:
+        single_file: also writes ``model.safetensors``, the weights of ``sd`` in the web's layout.
 
     Raises:
         UserError: where `out` is there already, or its disk has too little room.
@@ -67,12 +72,14 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(parent).free
-    if shapes is None and free < SIZE:
-        raise UserError(f"the folders take {SIZE / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left; name another disk.")
+    size = SIZE + SIZE_OF_FILE * single_file
+    if shapes is None and free < size:
+        raise UserError(f"the folders take {size / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left; name another disk.")
     shapes = shapes or Shapes()
 
     import torch  # with transformers and diffusers: seconds, and a full disk is told before
 
+    from deproj.draw.ldm import save_single_file
     from deproj.process.quiet import quiet_loading
 
     torch.manual_seed(seed)
@@ -82,7 +89,9 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0) -> None:
         with quiet_loading(), torch.no_grad():
             tokenizer = make_tokenizer(shapes.vocabulary)
             text_encoder = make_clip(shapes, tokenizer, unfinished / "clip")
-            make_pipeline(shapes, tokenizer, text_encoder, unfinished / "sd")
+            unet, vae = make_pipeline(shapes, tokenizer, text_encoder, unfinished / "sd")
+            if single_file:
+                save_single_file(unfinished / "model.safetensors", text_encoder, unet, vae)
         replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -128,36 +137,49 @@ def make_clip(shapes: Shapes, tokenizer: Any, folder: Path) -> Any:
     return text_encoder.half()
 
 
-def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Path) -> None:
-    """Writes a diffusers pipeline with a text encoder, in float16."""
+def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Path) -> tuple[Any, Any]:
+    """Writes a diffusers pipeline with a text encoder, in float16; returns its U-Net and VAE."""
     # see `make`
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    from deproj.clip.single_file import SHIPPED
 
     vae, unet = AutoencoderKL(**shapes.vae).half(), UNet2DConditionModel(**shapes.unet).half()
     for name, part in (("text encoder", text_encoder), ("VAE", vae), ("U-Net", unet)):
         print(f"{name}: {part.num_parameters():,} parameters.", flush=True)
-    schedule: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=PNDMScheduler(**schedule, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1),
+        scheduler=PNDMScheduler.from_pretrained(SHIPPED / "scheduler"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    # as published, without today's defaults written out: a sampler made of these would take them for settings
+    shutil.copy(SHIPPED / "scheduler" / "scheduler_config.json", folder / "scheduler")
+    return unet, vae
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.fullsize", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT", help=f"a new folder; it will hold {SIZE / 1e9:.1f} GB")
+    parser.add_argument(
+        "--single-file", action="store_true", help=f"also OUT/model.safetensors as on the web, {SIZE_OF_FILE / 1e9:.1f} GB more"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     args = parser.parse_args()
 
     def command() -> None:
-        make(args.out, seed=args.seed)
+        make(args.out, seed=args.seed, single_file=args.single_file)
         paths = " ".join(quoted(f"sd.{key}={args.out / name}") for key, name in (("path", "sd"), ("clip", "clip")))
+        if args.single_file:
+            file = (
+                quoted(f"sd.{key}={args.out / name}")
+                for key, name in (("path", "model.safetensors"), ("tokenizer", "sd/tokenizer"))
+            )
+            print(f"The single file is named by: {' '.join(file)}")
         print(f"Wrote {args.out}. To train on it: python -m deproj.train sd=sd15 {paths} data.prompts=captions.txt")
 
     return run_command(command)

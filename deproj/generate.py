@@ -157,7 +157,7 @@ def main() -> int:
     parser.add_argument("--strength", type=float, default=1.0, help="from the true states (0) to the deprojected ones (1)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance (the run's)")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (the run's)")
-    parser.add_argument("--sd", help="folder or hub id of a Stable Diffusion 1.x (the run's, or pixel)")
+    parser.add_argument("--sd", help="folder, .safetensors file or hub id of a Stable Diffusion 1.x (the run's, or pixel)")
     parser.add_argument("--clip", help="folder or hub id of the CLIP its text encoder comes from, for pictures")
     parser.add_argument(
         "--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip"

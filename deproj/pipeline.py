@@ -90,8 +90,8 @@ class DeprojectorPipeline:
         """Loads a Stable Diffusion and a deprojector for it.
 
         Args:
-            sd: ``pixel``, the folder or hub id of a Stable Diffusion 1.x, or a run's settings of it. It can be left out, as in
-                ``from_pretrained("all-batch")``, where the deprojector is a run's folder or the pixel world's.
+            sd: ``pixel``, the folder, single file or hub id of a Stable Diffusion 1.x, or a run's settings of it. It can be left
+                out, as in ``from_pretrained("all-batch")``, where the deprojector is a run's folder or the pixel world's.
             deprojector: a run's folder, an exported model's, a hub id, or the model itself.
             clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; ``pixel`` brings its own.
             pictures: of all kinds, a hundred or more, to find the middle of CLIP's picture embeddings by; the pixel world

@@ -12,23 +12,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import Ended, call
+from safetensors.torch import load_file
+from shapes import SMALL
 
 from deproj import fullsize
 from deproj.clip.encoder import TextEncoder
+from deproj.draw.ldm import web_weights
 from deproj.fullsize import Shapes, main, make, make_tokenizer
 from deproj.process.errors import UserError
-
-SMALL = Shapes(
-    vocabulary=700,
-    text=Shapes().text
-    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32},
-    vision=Shapes().vision
-    | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
-    | {"image_size": 28},
-    vae=Shapes().vae | {"block_out_channels": (32,) * 4, "layers_per_block": 1, "sample_size": 64},
-    unet=Shapes().unet
-    | {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "cross_attention_dim": 32, "sample_size": 8},
-)
 
 
 def test_the_true_shapes():
@@ -76,6 +67,43 @@ def test_a_run_goes_through_it(train: Callable[..., Ended], tmp_path: Path):
     assert (tmp_path / "run" / "sheets" / "best.png").is_file()
 
 
+def test_the_single_file_has_the_webs_layout(tmp_path: Path):
+    """diffusers' own reading of the layout gives the folder's weights back, under names that the web's files have."""
+    from diffusers.loaders import single_file_utils as read
+
+    make(tmp_path / "full", SMALL, single_file=True)
+    weights = load_file(tmp_path / "full" / "model.safetensors")
+    for part, convert in (("unet", read.convert_ldm_unet_checkpoint), ("vae", read.convert_ldm_vae_checkpoint)):
+        folder = tmp_path / "full" / "sd" / part
+        found = convert(weights, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        expected = load_file(folder / "diffusion_pytorch_model.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    text = read.convert_ldm_clip_checkpoint(weights)
+    assert text.pop("text_model.embeddings.position_ids").tolist() == [list(range(77))]
+    expected = load_file(tmp_path / "full" / "sd" / "text_encoder" / "model.safetensors")
+    assert {name.removeprefix("text_model.") for name in text} == {name.removeprefix("text_model.") for name in expected}
+
+
+def test_the_true_shapes_have_the_published_files_names():
+    """Names that diffusers tells a Stable Diffusion 1.x by, and counts of the published file without its EMA and schedule."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    shapes = Shapes()
+    with torch.device("meta"):
+        text = CLIPTextModel(CLIPTextConfig(**shapes.text, vocab_size=shapes.vocabulary))
+        weights = web_weights(text, UNet2DConditionModel(**shapes.unet), AutoencoderKL(**shapes.vae))
+    assert infer_diffusers_model_type(weights) == "v1"
+    counts = [sum(name.startswith(part) for name in weights) for part in ("model.", "first_stage_model.", "cond_stage_model.")]
+    assert counts == [686, 248, 197]
+    assert weights["model.diffusion_model.output_blocks.2.1.conv.weight"].shape == (1280, 1280, 3, 3)
+    assert weights["model.diffusion_model.output_blocks.8.2.conv.weight"].shape == (640, 640, 3, 3)
+    assert weights["first_stage_model.decoder.mid.attn_1.q.weight"].shape == (512, 512, 1, 1)
+    assert weights["first_stage_model.decoder.up.0.block.0.nin_shortcut.weight"].shape == (128, 256, 1, 1)
+
+
 def test_mistakes_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
@@ -86,6 +114,10 @@ def test_mistakes_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     ended = call(main, ["new"], monkeypatch, capsys)
     assert ended.code == 1
     assert "take 3.1 GB" in ended.err
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4e9))
+    ended = call(main, ["new", "--single-file"], monkeypatch, capsys)
+    assert ended.code == 1
+    assert "take 5.2 GB" in ended.err
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -19,7 +19,7 @@ from deproj.process.files import refuse_pointer
 from deproj.process.hub import names_of
 from deproj.selection import PLACES
 
-__all__ = ["SMALL_FILES", "check_finite", "check_folder", "check_tokenizer", "variant"]
+__all__ = ["SMALL_FILES", "check_finite", "check_folder", "check_tokenizer", "check_tokenizer_files", "variant"]
 
 #: What `check_folder` reads of a pipeline; no weights.
 SMALL_FILES = ("model_index.json", "*/*config.json", "tokenizer/*")
@@ -48,7 +48,7 @@ EXTRAS = {
 }
 #: What a U-Net with this many channels more than it gives out is.
 CHANNELS = {5: "a depth model", 7: "an upscaler", 8: "an editing model (pix2pix)", 9: "an inpainting model"}
-WANTED = "Take a Stable Diffusion 1.x for text to image, in diffusers' form."
+WANTED = "Take a Stable Diffusion 1.x for text to image: a diffusers folder, or a whole .safetensors checkpoint."
 
 
 def check_folder(folder: Path) -> None:

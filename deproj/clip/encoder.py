@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from deproj.clip.check import SMALL_FILES, check_finite, check_folder, check_tokenizer, variant
 from deproj.clip.identity import hash_encoder, text_weights
+from deproj.clip.single_file import SingleFile, is_file
 from deproj.pixel import local
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
@@ -34,18 +35,24 @@ __all__ = ["LOAD_ERRORS", "Encoded", "TextEncoder", "locate"]
 
 
 def locate(pipeline: str | Path) -> str:
-    """A pipeline's local folder or hub id; the name ``pixel`` is the world that ships with the package.
+    """A pipeline's local folder, single file or hub id; the name ``pixel`` is the world that ships with the package.
+
+    A single file is looked at where it is read (`SingleFile`).
 
     Raises:
         UserError: for a local folder that is no diffusers pipeline, a shipped world that is damaged, a hub id that is
             neither on the Hub nor downloaded, and for a pipeline that is no Stable Diffusion 1.x (`deproj.clip.check`).
     """
     pipeline = local(pipeline)
+    if is_file(pipeline):
+        return pipeline
     folder = Path(pipeline)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is no diffusers pipeline: it has no model_index.json.")
     if not folder.exists() and (folder.is_absolute() or len(folder.parts) != 2):
-        raise UserError(f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder, or a hub id such as owner/name.")
+        raise UserError(
+            f"no pipeline at {str(pipeline)!r}: give 'pixel', a local folder or file, or a hub id such as owner/name."
+        )
     check_folder(folder if folder.is_dir() else download(pipeline, SMALL_FILES))
     return pipeline
 
@@ -94,37 +101,32 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, pipeline: str | Path, clip: str | Path | None = None, device: str | torch.device = "cpu"
+        cls,
+        pipeline: str | Path,
+        clip: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        config: str | Path | None = None,
+        tokenizer: str | Path | None = None,
     ) -> TextEncoder:
         """Loads the text encoder of a pipeline, in float32.
 
         Args:
-            pipeline: local folder or hub id of any Stable Diffusion 1.x, or ``pixel``.
+            pipeline: local folder, single file or hub id of any Stable Diffusion 1.x, or ``pixel``.
             clip: folder or hub id of the CLIP it comes from, for its text projection. Its text
                 weights must be the pipeline's own, to float16 precision.
+            config, tokenizer: of a single file, the folders of its configuration and of its vocabulary, where these aren't
+                found by themselves (`SingleFile`).
 
         Raises:
             UserError: for a folder that is no pipeline, a CLIP without a text projection, or one
                 whose text weights are not the pipeline's.
         """
-        from transformers import CLIPTextModel, CLIPTokenizer  # a second or two, for whoever loads one
-
         where = locate(pipeline)
-        try:
-            tokenizer = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
-            with quiet_loading():
-                model, info = CLIPTextModel.from_pretrained(
-                    where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True,
-                    variant=variant(where, ["text_encoder"]),
-                )  # fmt: skip
-        except LOAD_ERRORS as error:
-            raise UserError(f"no CLIP text encoder at {where!r}: {first_line(error)}") from None
-        if info["missing_keys"]:
-            raise UserError(f"the text encoder of {where!r} is incomplete: {sorted(info['missing_keys'])[0]} is missing.")
+        words, model = load_text(where, config, tokenizer)
         check_finite(model.state_dict(), f"the text encoder of {where!r}")
-        check_tokenizer(tokenizer, model, where)
+        check_tokenizer(words, model, where)
         projection = None if clip is None else load_projection(clip, model)
-        return cls(tokenizer, model.to(device), None if projection is None else projection.to(device))
+        return cls(words, model.to(device), None if projection is None else projection.to(device))
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Tensor]:
         """Token ids of each text, SOS and EOS included, cut to 77, and which were cut, (B,) bool."""
@@ -192,6 +194,27 @@ class TextEncoder:
         if self.projection is None:
             raise UserError("no CLIP projection is known: load the encoder with clip set.")
         return embedding @ self.projection.T
+
+
+def load_text(where: str, config: str | Path | None, tokenizer: str | Path | None) -> tuple[Any, Any]:
+    """The tokenizer and the text encoder of a folder, a single file or a hub id; the model whole and in float32."""
+    from transformers import CLIPTextModel, CLIPTokenizer  # a second or two, for whoever loads one
+
+    try:
+        if is_file(where):
+            single = SingleFile.of(where, config)
+            return CLIPTokenizer.from_pretrained(str(single.vocabulary(tokenizer))), single.text_encoder()
+        words = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
+        with quiet_loading():
+            model, info = CLIPTextModel.from_pretrained(
+                where, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True,
+                variant=variant(where, ["text_encoder"]),
+            )  # fmt: skip
+    except LOAD_ERRORS as error:
+        raise UserError(f"no CLIP text encoder at {where!r}: {first_line(error)}") from None
+    if info["missing_keys"]:
+        raise UserError(f"the text encoder of {where!r} is incomplete: {sorted(info['missing_keys'])[0]} is missing.")
+    return words, model
 
 
 def find_final_norm(model: Any) -> nn.LayerNorm:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deproj.clip.check import check_finite, variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line, locate
+from deproj.clip.single_file import WITHOUT, SingleFile, is_file
 from deproj.draw.settings import SdSettings
 from deproj.process.errors import UserError
 from deproj.process.quiet import quiet_loading
@@ -33,19 +34,12 @@ class Renderer:
 
     def __init__(self, settings: SdSettings, empty: Tensor, device: str, dtype: torch.dtype | None = None) -> None:
         with quiet_loading():  # diffusers imports image processors that want torchvision; we use none
-            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+            from diffusers import DPMSolverMultistepScheduler
 
         self.settings, self.empty, self.device = settings, empty, device
         where = locate(settings.path)
         self.dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-        try:
-            with quiet_loading("diffusers"):
-                pipe = StableDiffusionPipeline.from_pretrained(
-                    where, text_encoder=None, tokenizer=None, safety_checker=None, feature_extractor=None,
-                    requires_safety_checker=False, dtype=self.dtype, variant=variant(where, ["unet", "vae"]),
-                )  # fmt: skip
-        except LOAD_ERRORS as error:
-            raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
+        pipe = load_pipeline(where, settings.config, self.dtype)
         check_finite(pipe.unet.state_dict(), f"the U-Net of {where!r}")
         check_finite(pipe.vae.state_dict(), f"the VAE of {where!r}")
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
@@ -58,7 +52,10 @@ class Renderer:
     @cached_property
     def hash(self) -> str:
         """Of the U-Net's and the VAE's weights and of how pictures are sampled."""
-        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(self.pipe.scheduler.config.items()))
+        schedule = dict(self.pipe.scheduler.config)
+        if "_use_default_values" in schedule:  # diffusers' list, made of a set: in another order in every process
+            schedule["_use_default_values"] = sorted(schedule["_use_default_values"])
+        sampling = (self.settings.steps, self.settings.guidance, self.dtype, sorted(schedule.items()))
         digest = hashlib.blake2b(repr(sampling).encode(), digest_size=16)
         for part in (self.pipe.unet, self.pipe.vae):
             for name, value in part.state_dict().items():
@@ -116,6 +113,26 @@ class Renderer:
         finally:  # else every later drawing would still be noted
             if hook is not None:
                 hook.remove()
+
+
+def load_pipeline(where: str, config: str | None, dtype: torch.dtype) -> Any:
+    """A diffusers pipeline from a folder, a single file or a hub id, without text encoder and tokenizer.
+
+    Args:
+        config: of a single file, the folder of its configuration.
+    """
+    with quiet_loading():  # as in `Renderer`
+        from diffusers import StableDiffusionPipeline
+
+    try:
+        if is_file(where):
+            return SingleFile.of(where, config).pipeline(dtype)
+        with quiet_loading("diffusers"):
+            return StableDiffusionPipeline.from_pretrained(
+                where, text_encoder=None, tokenizer=None, dtype=dtype, variant=variant(where, ["unet", "vae"]), **WITHOUT
+            )
+    except LOAD_ERRORS as error:
+        raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
 
 
 def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: float, **options: Any) -> Any:

@@ -16,12 +16,13 @@ class SdSettings:
 
     Attributes:
         name: ``pixel`` for the miniature world, else any name, which messages use.
-        path: folder or hub id of the pipeline.
+        path: folder, single file or hub id of the pipeline.
         clip: folder or hub id of its CLIP, or None.
         steps: of the sampler, DPM-Solver++.
         guidance: classifier-free guidance, 1 for none.
         cpu: whether it is quick enough to draw without CUDA.
         prompts, samples: what data.prompts and data.size are by default.
+        config, tokenizer: of a single file, folders of its configuration and of CLIP's vocabulary, or None.
     """
 
     name: str
@@ -32,7 +33,11 @@ class SdSettings:
     cpu: bool
     prompts: str | None
     samples: int
+    config: str | None = None  # version 0.1's runs have neither
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
+        if (self.config or self.tokenizer) and not self.path.lower().endswith((".safetensors", ".ckpt")):
+            raise UserError("sd.config and sd.tokenizer are for a single file, sd.path=model.safetensors; a folder has its own.")
         if self.steps < 1 or not 1 <= self.guidance < math.inf:
             raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")

@@ -52,7 +52,7 @@ class StableDiffusion:
         """The pixel world, or any Stable Diffusion 1.x, with the settings that ship.
 
         Args:
-            sd: ``pixel``, a folder or a hub id.
+            sd: ``pixel``, a folder, a single file or a hub id.
             clip: folder or hub id of the CLIP that its text encoder comes from; ``pixel`` brings its own.
         """
         name = "pixel" if str(sd) == "pixel" else "sd15"
@@ -74,7 +74,8 @@ class StableDiffusion:
         """The text encoder, with CLIP's projection where there is a CLIP."""
         from deproj.clip.encoder import TextEncoder  # transformers takes a second to import
 
-        return TextEncoder.from_pretrained(self.settings.path, self.settings.clip, device)
+        chosen = self.settings
+        return TextEncoder.from_pretrained(chosen.path, chosen.clip, device, chosen.config, chosen.tokenizer)
 
     def renderer(self, encoder: TextEncoder, device: str, dtype: torch.dtype | None = None) -> Renderer:
         """What draws its pictures; its weights in float16 on CUDA and float32 on a CPU, or as asked."""

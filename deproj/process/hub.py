@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from deproj.process.errors import UserError
 from deproj.process.network import proxy
 
-__all__ = ["download", "names_of", "reach", "told", "upload"]
+__all__ = ["cached", "download", "names_of", "reach", "told", "upload"]
 
 #: What the Hub's library raises: of its own, of files, and of the library that it speaks HTTP with, which has changed once. An
 #: ImportError is of a proxy by SOCKS, which that one needs a package for.
@@ -36,11 +36,17 @@ def names_of(repo_id: str) -> tuple[str, ...]:
         return tuple(file.rfilename for file in HfApi().model_info(repo_id, timeout=10).siblings or ())
     except HUB_ERRORS:
         pass
-    try:
-        folder = Path(snapshot_download(repo_id, local_files_only=True))
-    except (OSError, ValueError):
+    if (folder := cached(repo_id)) is None:
         return ()
     return tuple(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def cached(repo_id: str) -> Path | None:
+    """The folder of what was downloaded of a repository, without asking the Hub; it may lack files."""
+    try:
+        return Path(snapshot_download(repo_id, local_files_only=True))
+    except (OSError, ValueError):
+        return None
 
 
 def reach(source: str, file: str, what: str) -> None:

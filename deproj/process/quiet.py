@@ -17,8 +17,10 @@ LOGGED = {
     "transformers.utils.import_utils": "requires torchvision",
     # Of one CLIP the text or the image encoder is loaded, and the other's weights are left. What is missing is checked here.
     "transformers.modeling_utils": "LOAD REPORT",
-    # Weights in a .bin file are loaded as weights only.
-    "diffusers.models.modeling_utils": "no file named .*safetensors|Defaulting to unsafe serialization",
+    # Weights in a .bin file are loaded as weights only. Of a single file an empty list of modules is told.
+    "diffusers.models.modeling_utils": (
+        r"no file named .*safetensors|Defaulting to unsafe serialization|should be kept in float32: \[\]"
+    ),
     # A download without it is slower, and says so by its bar.
     "huggingface_hub.file_download": "'hf_xet' package is not installed",
 }
