@@ -16,11 +16,11 @@ On the command line, ``python -m deproj`` lists the commands: train, generate, e
 """
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _CHECKED
 
 __version__ = "0.2.0"
 
-#: Where what users need stands, by name. There is no `__all__`: `help` would print all of torch's methods with it.
+#: Where what users need stands, by name; ``__init__.pyi`` tells type checkers the same.
+#: There is no `__all__`: `help` would print all of torch's methods with it.
 _MODULES = {
     "Deprojector": "deproj.model",
     "DeprojectorPipeline": "deproj.pipeline",
@@ -38,28 +38,13 @@ _MODULES = {
     "vector": "deproj.expression",
 }
 
-if _CHECKED:
-    from deproj.clip.images import open_picture as open_picture
-    from deproj.encoder import TextEncoder as TextEncoder
-    from deproj.expression import Expression as Expression
-    from deproj.expression import between as between
-    from deproj.expression import mean as mean
-    from deproj.expression import parse as parse
-    from deproj.expression import picture as picture
-    from deproj.expression import text as text
-    from deproj.expression import vector as vector
-    from deproj.model import Deprojector as Deprojector
-    from deproj.model import load as load
-    from deproj.pipeline import DeprojectorPipeline as DeprojectorPipeline
-    from deproj.process.errors import UserError as UserError
-    from deproj.runs.folder import RunFolder as RunFolder
-else:  # a checker would take every name for known
 
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(_import_module(_MODULES[name]), name)
-        return found
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(_import_module(_MODULES[name]), name)
+    return found
 
-    def __dir__() -> list[str]:
-        return sorted({*_MODULES, *(name for name in globals() if not name.startswith("_") or name.startswith("__"))})
+
+def __dir__() -> list[str]:
+    return sorted({*_MODULES, *(name for name in globals() if not name.startswith("_") or name.startswith("__"))})

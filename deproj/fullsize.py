@@ -79,7 +79,7 @@ def make(out: Path, shapes: Shapes | None = None, seed: int = 0, single_file: bo
 
     import torch  # with transformers and diffusers: seconds, and a full disk is told before
 
-    from deproj.draw.ldm import save_single_file
+    from deproj.clip.ldm import save_single_file
     from deproj.process.quiet import quiet_loading
 
     torch.manual_seed(seed)

@@ -28,12 +28,12 @@ from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
 from deproj.clip.images import ImageEncoder
-from deproj.draw.belonging import sd_of, told_apart
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.settings import SdSettings
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of, hints_at
 from deproj.model.base import Deprojector
+from deproj.model.belonging import told_apart, world_of
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 from deproj.selection import PLACES, TokenSelection
@@ -105,7 +105,8 @@ class DeprojectorPipeline:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         of, model = told_apart(sd, deprojector)
         if of is None:
-            chosen = sd_of(model, clip)
+            world = world_of(model)
+            chosen = StableDiffusion.named(world, clip) if isinstance(world, str) else StableDiffusion.of(world)
         else:
             chosen = StableDiffusion(of) if isinstance(of, SdSettings) else StableDiffusion.named(of, clip)
         encoder = chosen.encoder(device)

@@ -17,7 +17,7 @@ from shapes import SMALL
 
 from deproj import fullsize
 from deproj.clip.encoder import TextEncoder
-from deproj.draw.ldm import web_weights
+from deproj.clip.ldm import web_weights
 from deproj.fullsize import Shapes, main, make, make_tokenizer
 from deproj.process.errors import UserError
 

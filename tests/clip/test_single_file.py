@@ -18,8 +18,8 @@ from torch import Tensor
 from deproj.clip import single_file
 from deproj.clip.check_file import check_sizes
 from deproj.clip.encoder import TextEncoder
+from deproj.clip.ldm import web_weights
 from deproj.clip.single_file import SHIPPED, SingleFile
-from deproj.draw.ldm import web_weights
 from deproj.draw.renderer import Renderer
 from deproj.draw.settings import SdSettings
 from deproj.draw.stable_diffusion import StableDiffusion

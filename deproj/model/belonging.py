@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from deproj.draw.settings import SdSettings
-from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.model.base import Deprojector
 from deproj.model.store import SHIPPED, shipped
-from deproj.pixel import NAME
 from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
 
-__all__ = ["sd_of", "told_apart"]
+__all__ = ["told_apart", "world_of"]
+
+NAME = "pixel"  # of the world that ships
 
 
 def is_deprojector(given: Any) -> bool:
@@ -31,10 +31,11 @@ def is_exported(folder: Path) -> bool:
 
 
 def is_sd(given: Any) -> bool:
-    """Whether something is a Stable Diffusion for certain: settings, ``pixel``, or a folder of diffusers'."""
+    """Whether something is a Stable Diffusion for certain: ``pixel``, a folder of diffusers', a single file, or settings."""
     if isinstance(given, (str, Path)):
-        return str(given) == NAME or (Path(given) / "model_index.json").is_file()
-    return isinstance(given, SdSettings)
+        path = Path(given)
+        return str(given) == NAME or (path / "model_index.json").is_file() or path.is_file()
+    return given is not None and not isinstance(given, Deprojector)
 
 
 def told_apart(sd: Any, deprojector: Any) -> tuple[Any, Any]:
@@ -62,8 +63,8 @@ def shown(given: Any) -> str:
     return "model" if isinstance(given, Deprojector) else "sd"
 
 
-def sd_of(deprojector: str | Path | Deprojector, clip: str | Path | None = None) -> StableDiffusion:
-    """The Stable Diffusion that a deprojector was trained for: a run's own, or the pixel world where it is that one's.
+def world_of(deprojector: str | Path | Deprojector) -> dict[str, Any] | str:
+    """The Stable Diffusion that a deprojector was trained for: a run's config, or ``pixel`` where it is the shipped world's.
 
     Raises:
         UserError: where it isn't known.
@@ -71,12 +72,12 @@ def sd_of(deprojector: str | Path | Deprojector, clip: str | Path | None = None)
     if not isinstance(deprojector, Deprojector):
         run = RunFolder(Path(deprojector))
         if run.is_run:
-            return StableDiffusion.of(run.read_config())
+            return run.read_config()
         if not Path(deprojector).exists() and str(deprojector) in shipped():
-            return StableDiffusion.named(NAME, clip)
+            return NAME
     model = deprojector if isinstance(deprojector, Deprojector) else Deprojector.from_pretrained(deprojector)
     if model.provenance.get("encoder") in pixel_encoders():
-        return StableDiffusion.named(NAME, clip)
+        return NAME
     raise UserError(
         f"{shown(deprojector)} doesn't say which Stable Diffusion it was trained for; name it: "
         f"from_pretrained(sd, {shown(deprojector)})."
@@ -85,7 +86,5 @@ def sd_of(deprojector: str | Path | Deprojector, clip: str | Path | None = None)
 
 def pixel_encoders() -> set[Any]:
     """The hash of the pixel world's text encoder, as the shipped models hold it."""
-    import json
-
     configs = (json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8")) for name in shipped())
     return {config["provenance"]["encoder"] for config in configs}
