@@ -55,7 +55,7 @@ def test_one_at_work_is_running(train: Train, tmp_path: Path):
     run = RunFolder(tmp_path / "run")
     with alone(run.lock):
         code = f"from deproj.runs.listing import state_of, RunFolder, Path; print(state_of(RunFolder(Path({str(run.path)!r}))))"
-        assert "running" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert "running" in subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
 
 
 def test_a_failed_run_says_why_until_it_goes_on(train: Train, tmp_path: Path):
@@ -79,7 +79,7 @@ def test_a_hundred_in_three_seconds(tmp_path: Path):
     before = sorted(tmp_path.rglob("*"))
     begun = time.perf_counter()
     code = "import sys; from deproj.runs.__main__ import main; assert main() == 0; assert 'torch' not in sys.modules"
-    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True).stdout
     assert time.perf_counter() - begun < 3
     assert "runs: 100 runs, 100 done" in said
     assert sorted(tmp_path.rglob("*")) == before

@@ -131,4 +131,5 @@ def test_a_terminal_sees_one_bar_that_goes(caches: Path, tmp_path: Path):
             shown = drawn + shown[len(drawn) :]
         stays.append(shown.rstrip())
     assert len(epochs("\n".join(stays[:2]))) == 2
-    assert [line.partition(" ")[0] for line in stays[2:]] == ["Held-out", "The", ""]
+    first = [(line.split() or [""])[0] for line in stays[2:]]
+    assert first == ["Held-out", "The", "To", "python", "python", "python", ""], "the result, and what to type next"
