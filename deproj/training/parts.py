@@ -86,10 +86,12 @@ class Parts:
             "init_from": config["init_from"],
         }
         if objective.through_unet:
+            name = config["choices"]["objective"]
             if not isinstance(feed, Recursive):
-                name = config["choices"]["objective"]
                 raise UserError(f"objective={name} trains what is generated freely; take feed=recursive.")
-            objective.bind(Denoiser.of(sd.renderer(encoder, place.device, place.dtype)), chosen.seed + place.rank.number)
+            if place.rank.size > 1:  # a checkpoint holds one process's captions on their way
+                raise UserError(f"objective={name} trains in one process, not in {place.rank.size}; take trainer=single.")
+            objective.bind(Denoiser.of(sd.renderer(encoder, place.device, place.dtype)), chosen.seed)
         if chosen.trainer.cuda_graphs:
             feed = GraphedFeed(feed, data.batch_size)
         learner = Learner(model, selection, feed, place.precision == "bf16")

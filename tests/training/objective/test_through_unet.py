@@ -259,6 +259,7 @@ def test_the_cheaper_form_and_the_mixed_one_run(train: Callable[..., Ended]):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (["trainer=ddp", "trainer.devices=2"], "objective=conditioning trains in one process, not in 2; take trainer=single"),
         (["feed=batch"], "objective=conditioning trains what is generated freely; take feed=recursive"),
         (["objective.steps=2"], "steps at least 4"),
         (["optimizer.schedule=linear"], "optimizer.schedule is constant or cosine; got 'linear'"),
