@@ -126,10 +126,10 @@ class Pool:
         self.held |= {"at": torch.zeros(count, dtype=torch.int64), "end": torch.zeros(count, dtype=torch.int64)}
 
     def take_in(self, denoiser: Denoiser, rows: Rows, free: Tensor) -> None:
-        """Begins the ways of the first rows of a batch, in the places that are free."""
+        """Begins the ways of some rows of a batch, drawn at random since batches may be sorted, in the places that are free."""
         free = free[: len(rows.length)]
         count, device = len(free), denoiser.signal.device
-        where, new = free.to(device), slice(count)
+        where, new = free.to(device), torch.randperm(len(rows.length), generator=self.generator)[:count].to(rows.length.device)
         for name in ("embedding", "states", "length"):
             self.held[name][where] = getattr(rows, name)[new].to(device)
         jitter = torch.rand(count, generator=self.generator)
