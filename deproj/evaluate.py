@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-COLUMNS = ("conditioning error", "fidelity", "clip score", "noise", "likeness", "mse words", "mse eos", "mse padding")
+COLUMNS = (
+    *("conditioning error", "fidelity", "clip score", "noise", "two colours", "likeness"),
+    *("mse words", "mse eos", "mse padding"),
+)
 
 
 # --- What is measured, and on what ----------------------------------------------------------------

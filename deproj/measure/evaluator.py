@@ -144,12 +144,13 @@ class Evaluator:
         return Reference.of(self.renderer, states, self.seeds(len(states)), key, self.cache, self.progress)
 
     def of_pictures(self, pictures: Tensor, reference: Tensor, texts: list[str]) -> dict[str, Measure]:
-        """Fidelity, noise and likeness."""
+        """Fidelity, noise, two colours and likeness."""
         assert self.renderer is not None
         found = {"likeness": metrics.likeness(pictures, reference)}
         if (reader := self.sd.reader()) is not None:
             found["fidelity"] = metrics.reader_fidelity(pictures, texts, reader)
-            found["noise"] = metrics.redrawing(pictures, reference, reader, self.progress)
+            clean = metrics.distances(reference, reader, self.cache, self.progress)
+            found |= metrics.redrawing(pictures, clean, reader, self.progress)
         elif self.score_clip is not None:
             found["clip score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
         return found

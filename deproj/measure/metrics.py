@@ -24,6 +24,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from deproj.clip.check import variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line
 from deproj.draw.renderer import Renderer
+from deproj.pixel.colours import two_coloured
 from deproj.pixel.grammar import asked
 from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
@@ -34,7 +35,7 @@ from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
 
 __all__ = [
-    *("MEASURES", "Measure", "Reference", "clip_scores", "conditioning_error", "likeness"),
+    *("MEASURES", "Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
     *("reader_fidelity", "redrawing", "state_errors"),
 ]
 
@@ -45,6 +46,7 @@ MEASURES = {
     "clip score": True,
     "conditioning error": False,
     "noise": False,
+    "two colours": False,
     "likeness": True,
     "mse words": False,
     "mse eos": False,
@@ -252,14 +254,33 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
     return Measure.mean((100 * torch.cosine_similarity(output.image_embeds, output.text_embeds)).cpu().numpy())
 
 
-def redrawing(pictures: Tensor, reference: Tensor, reader: Reader, progress: Progress = SILENT) -> Measure:
-    """Noise in the pixel world: how much farther pictures are from what the scene code can draw than those of the true states.
+def distances(pictures: Tensor, reader: Reader, cache: Path, progress: Progress = SILENT) -> Tensor:
+    """Distances of the true states' pictures to their nearest drawings, (N,), computed or taken from the cache folder."""
+    digest = hashlib.blake2b(pictures.contiguous().numpy().tobytes(), digest_size=10).hexdigest()
 
-    The ratio of the mean root mean square differences to the nearest drawing (`deproj.pixel.redraw`). It rises with noise
-    added to latents, and changes less with the content than skimage's `estimate_sigma` does (`experiments/noise`).
+    def found() -> dict[str, Tensor]:
+        return {"distance": redraw(pictures, reader, progress=progress).distance}
+
+    return kept(cache / f"{digest}-redrawn.safetensors", found, "the drawings nearest to the pictures from the true states")[
+        "distance"
+    ]
+
+
+def redrawing(pictures: Tensor, reference: Tensor, reader: Reader, progress: Progress = SILENT) -> dict[str, Measure]:
+    """How clean pictures are in the pixel world, by their nearest drawings (`deproj.pixel.redraw`).
+
+    Args:
+        reference: distances of the true states' pictures to theirs, (N,).
+
+    Returns:
+        ``noise``, how much farther pictures are from what the scene code can draw than those of the true states: the ratio of the
+        mean root mean square differences. It rises with noise added to latents, and changes less with the content than skimage's
+        `estimate_sigma` does (`experiments/noise`). And ``two colours``, the share of pictures whose hair or eyes are of two
+        colours, of those of one girl or boy (`deproj.pixel.colours`).
     """
-    far = [redraw(each, reader, progress=progress)[1].double().numpy() for each in (pictures, reference)]
-    return Measure(*far)
+    nearest = redraw(pictures, reader, progress=progress)
+    noise = Measure(nearest.distance.double().numpy(), reference.double().numpy())
+    return {"noise": noise, "two colours": Measure.mean(two_coloured(pictures, nearest.scenes).double().numpy())}
 
 
 def likeness(pictures: Tensor, reference: Tensor) -> Measure:

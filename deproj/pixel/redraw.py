@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from deproj.pixel.reader import Reader
 from deproj.pixel.scenes import ATTRIBUTES, NAMES, VARIANTS, Scenes, consistent, draw, sample_style
 from deproj.process.progress import SILENT, Progress
 
-__all__ = ["redraw"]
+__all__ = ["Redrawn", "redraw"]
 
 #: Parts of `Scenes.style` that are tried together, each with its values: what is behind, where the character stands,
 #: a girl's hair, a boy's.
@@ -29,9 +30,21 @@ STYLES = (
 SHADES = np.linspace(0.05, 0.95, 6)
 
 
-def redraw(
-    pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2, progress: Progress = SILENT
-) -> tuple[Tensor, Tensor]:
+class Redrawn(NamedTuple):
+    """The nearest drawings of B pictures.
+
+    Attributes:
+        drawings: (B, 32, 32, 3) uint8.
+        distance: root mean square differences, (B,), in units of 1/255.
+        scenes: what is drawn.
+    """
+
+    drawings: Tensor
+    distance: Tensor
+    scenes: Scenes
+
+
+def redraw(pictures: Tensor, reader: Reader, starts: int = 8, sweeps: int = 2, progress: Progress = SILENT) -> Redrawn:
     """The nearest drawing of the attributes that are read off each picture.
 
     From the best of some random beginnings, one part of the style after another is set to its best value.
@@ -41,9 +54,6 @@ def redraw(
         starts: random beginnings.
         sweeps: times that every part is gone over.
         progress: is told how many candidates have been drawn.
-
-    Returns:
-        The drawings, (B, 32, 32, 3) uint8, and the root mean square differences, (B,), in units of 1/255.
     """
     seen = reader.read(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
     index = [[0 if row[name][0] is None else 1 + ATTRIBUTES[name].index(row[name][0]) for name in NAMES] for row in seen]
@@ -80,4 +90,5 @@ def redraw(
                     shaded = tint.copy()
                     shaded[:, part] = shade
                     attempt(style.copy(), shaded)
-    return torch.from_numpy(drawn.astype(np.uint8)), torch.from_numpy(np.sqrt(best)).float()
+    found = torch.from_numpy(drawn.astype(np.uint8)), torch.from_numpy(np.sqrt(best)).float()
+    return Redrawn(*found, Scenes(values, style, tint))

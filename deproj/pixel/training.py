@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,33 +15,42 @@ from tqdm import tqdm
 
 from deproj.process.files import replacing
 
-__all__ = ["fit"]
+__all__ = ["LossOf", "Rng", "cosine", "fit", "late_fall"]
 
 Rng = np.random.Generator
+#: (module, random numbers of this step, number of this step) to a scalar.
+LossOf = Callable[[nn.Module, Rng, int], Tensor]
 
 
-def learning_rate(step: int, steps: int) -> float:
+def late_fall(step: int, steps: int) -> float:
     """Share of the top learning rate: 100 steps of warm-up, constant, a linear fall over the last quarter."""
     return min(1.0, (step + 1) / 100, (steps - step) / (0.25 * steps))
+
+
+def cosine(step: int, steps: int) -> float:
+    """Share of the top learning rate: 100 steps of warm-up, half a cosine from 1 to 0 over all steps."""
+    return min((step + 1) / 100, (1 + math.cos(math.pi * step / steps)) / 2)
 
 
 def fit(
     name: str,
     module: nn.Module,
-    loss_of: Callable[[nn.Module, Rng], Tensor],
+    loss_of: LossOf,
     steps: int,
     top_rate: float,
     folder: Path,
     decay: float = 0.998,
     weight_decay: float = 0.01,
+    schedule: Callable[[int, int], float] = late_fall,
 ) -> Any:
     """Trains a module and returns it with the exponential moving average of its weights.
 
     Args:
         name: of the stage; its checkpoint is ``folder/name.pt``.
-        loss_of: (module, random numbers of this step) to a scalar. The random numbers depend on the
-            step alone, and torch's generator is seeded from them, so a resumed run repeats nothing.
+        loss_of: a step's loss. The random numbers depend on the step alone, and torch's generator is seeded from them, so a
+            resumed run repeats nothing.
         decay: of the moving average.
+        schedule: (step, steps) to the share of the top learning rate.
     """
     path = folder / f"{name}.pt"
     average = {key: value.detach().clone() for key, value in module.state_dict().items()}
@@ -72,8 +82,8 @@ def fit(
         rng = np.random.default_rng([step, sum(name.encode())])
         torch.manual_seed(int(rng.integers(2**62)))
         for group in optimizer.param_groups:
-            group["lr"] = top_rate * learning_rate(step, steps)
-        loss = loss_of(module, rng)
+            group["lr"] = top_rate * schedule(step, steps)
+        loss = loss_of(module, rng, step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)

@@ -267,11 +267,33 @@ def test_redrawing_finds_the_drawing():
     far = []
     for sigma in (0, 10, 30):
         noisy = (pictures.float() + sigma * noise).clamp(0, 255).round().byte()
-        drawn, distance = redraw(noisy, reader)
-        assert drawn.shape == pictures.shape
-        far.append(float(distance.median()))
+        found = redraw(noisy, reader)
+        assert found.drawings.shape == pictures.shape
+        far.append(float(found.distance.median()))
     assert far[0] < 6
     assert far[0] < far[1] < far[2]
+
+
+def test_two_colours_are_found_and_one_is_not():
+    from deproj.pixel import scenes
+    from deproj.pixel.colours import two_coloured
+
+    drawn = scenes.sample(200, np.random.default_rng(6))
+    one_colour = scenes.draw(drawn)
+    alone = np.isin(drawn.values[:, scenes.WHO], (scenes.GIRL, scenes.BOY))
+    assert alone.any()
+    assert not alone.all()
+    for column in (scenes.HAIR, scenes.EYE):
+        values = drawn.values.copy()
+        values[:, column] = 1 + values[:, column] % len(scenes.ATTRIBUTES[scenes.NAMES[column]])  # another colour
+        mixed = scenes.draw(scenes.Scenes(values, drawn.style, drawn.tint))
+        mixed[:, :, :16] = one_colour[:, :, :16]  # the left half of each picture
+        middle = np.abs(drawn.style[:, 3]) <= 1  # who stands aside has hair and eyes in one half
+        found = two_coloured(torch.from_numpy(mixed), drawn)
+        assert (found[torch.from_numpy(alone & middle)] == 1).all()
+    found = two_coloured(torch.from_numpy(one_colour), drawn)
+    assert (found[torch.from_numpy(alone)] == 0).all()
+    assert found[torch.from_numpy(~alone)].isnan().all()
 
 
 def test_every_measure_is_in_the_tables_or_known_to_be_stored_alone(evaluator: Evaluator):
