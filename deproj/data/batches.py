@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, Planned, Rows, build_cache, plan_cache
-from deproj.data.mix import Mix
 from deproj.data.seen import TokensSeen
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
@@ -129,9 +128,9 @@ class SamplesModule(pl.LightningDataModule):
 
     def keys(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the training samples and the held-out ones depend on, besides the encoder and their number."""
-        s = self.settings
-        key: dict[str, Any] = {"source": self.source.fingerprint, "mix": Mix(s.split, s.combine, parts=s.parts).key}
-        return key | {"part": "train", "seed": s.seed}, key | {"part": "held-out"}
+        mix, source = self.settings.mix, {"source": self.source.fingerprint}
+        drawn: dict[str, Any] = source | {"mix": mix.key, "part": "train", "seed": self.settings.seed}
+        return drawn, source | {"mix": mix.of_one_variant.key, "part": "held-out"}
 
     def planned(self) -> dict[str, Planned]:
         """The caches that `setup` would open or make, by what they hold."""
@@ -145,8 +144,7 @@ class SamplesModule(pl.LightningDataModule):
         """Opens the caches, where there are none after encoding the samples."""
         if self.train is not None:
             return
-        s = self.settings
-        mix = Mix(s.split, s.combine, parts=s.parts)
+        s, mix = self.settings, self.settings.mix
         drawn, apart = self.keys()
 
         def fits(text: str) -> bool:

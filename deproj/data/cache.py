@@ -52,6 +52,7 @@ class Rows(NamedTuple):
         length: (B,) int64.
         share: of the whole batch's rows: 1 where one process has them all, 0 for a row that doesn't count.
         whole: rows of the whole batch.
+        others: the embeddings of the other variants, (B, variants - 1, D) float32, or None where there is one variant.
     """
 
     embedding: Tensor
@@ -59,13 +60,25 @@ class Rows(NamedTuple):
     length: Tensor
     share: float = 1.0
     whole: int | None = None
+    others: Tensor | None = None
+
+    @property
+    def variants(self) -> Tensor:
+        """The embeddings of all variants, (B, variants, D)."""
+        own = self.embedding[:, None]
+        return own if self.others is None else torch.cat([own, self.others], 1)
+
+    def in_epoch(self, epoch: int) -> Rows:
+        """With the embeddings of the variant whose turn it is in an epoch."""
+        variants = self.variants
+        return self._replace(embedding=variants[:, epoch % variants.shape[1]])
 
 
 class Tokens(NamedTuple):
-    """Token ids of B samples: of each one's whole, and of the parts of a mixed one (else none)."""
+    """Token ids of B samples: of each one's whole, and of the parts of a mixed one (else none), for each of its variants."""
 
     wholes: list[list[int]]
-    parts: list[list[list[int]]]
+    parts: list[list[list[list[int]]]]
 
 
 @torch.no_grad()
@@ -75,33 +88,41 @@ def encode(tokens: Tokens, encoder: TextEncoder) -> Rows:
     for start in range(0, len(tokens.wholes), AT_ONCE):
         some = Tokens(tokens.wholes[start : start + AT_ONCE], tokens.parts[start : start + AT_ONCE])
         states, length = encoder.run(some.wholes, PLACES)
-        embedding = at_eos(states, length)
-        if mixed := [k for k, parts_of in enumerate(some.parts) if parts_of]:
-            embedding[mixed] = sums(some, mixed, encoder)
-        parts.append((embedding, states.float(), length))
-    embeddings, all_states, lengths = map(torch.cat, zip(*parts, strict=True))
-    return Rows(embeddings, all_states, lengths)
+        parts.append((variants_of(at_eos(states, length), some.parts, encoder), states.float(), length))
+    variants, all_states, lengths = map(torch.cat, zip(*parts, strict=True))
+    return Rows(variants[:, 0], all_states, lengths, others=variants[:, 1:] if variants.shape[1] > 1 else None)
 
 
 @torch.no_grad()
 def encode_embeddings(tokens: Tokens, encoder: TextEncoder) -> Tensor:
     """The embeddings alone, (B, D), for far less work: the encoder is causal, so nothing behind the longest EOS is computed."""
     embedding = torch.empty(len(tokens.wholes), encoder.width, device=encoder.model.device)
-    mixed = [k for k, parts in enumerate(tokens.parts) if parts]
-    if whole := [k for k, parts in enumerate(tokens.parts) if not parts]:
+    first = [variants[:1] for variants in tokens.parts]
+    if whole := [k for k, variants in enumerate(first) if not variants[0]]:
         ids = [tokens.wholes[k] for k in whole]
         embedding[whole] = at_eos(*encoder.run(ids, max(map(len, ids))))
-    if mixed:
-        embedding[mixed] = sums(tokens, mixed, encoder)
-    return embedding
+    return variants_of(embedding, first, encoder)[:, 0]
 
 
-def sums(tokens: Tokens, mixed: list[int], encoder: TextEncoder) -> Tensor:
-    """Embeddings of mixed samples: of their parts, added as differences to the empty prompt's."""
-    parts = [part for k in mixed for part in tokens.parts[k]]
-    each, empty = at_eos(*encoder.run(parts, max(map(len, parts)))), encoder.empty.embedding[0].float()
-    counts = [len(tokens.parts[k]) for k in mixed]
-    return torch.stack([some.sum(0) for some in (each - empty).split(counts)]) + empty
+def variants_of(own: Tensor, parts: list[list[list[list[int]]]], encoder: TextEncoder) -> Tensor:
+    """The embeddings of all variants of B samples, (B, variants, D): the wholes' own (B, D), or those of the parts, added up."""
+    embeddings = own[:, None].repeat(1, len(parts[0]), 1)
+    if mixed := [(k, v) for k, variants in enumerate(parts) for v, some in enumerate(variants) if some]:
+        rows, places = map(list, zip(*mixed, strict=True))
+        embeddings[rows, places] = sums([parts[k][v] for k, v in mixed], encoder)
+    return embeddings
+
+
+def sums(parts: list[list[list[int]]], encoder: TextEncoder) -> Tensor:
+    """The embeddings of samples' parts, added as differences to the empty prompt's, (B, D)."""
+    flat, empty = [part for some in parts for part in some], encoder.empty.embedding[0].float()
+    each = torch.cat([at_eos(*encoder.run(some, max(map(len, some)))) for some in batched(flat, 4 * AT_ONCE)])
+    return torch.stack([some.sum(0) for some in (each - empty).split([len(some) for some in parts])]) + empty
+
+
+def batched(texts: list[list[int]], size: int) -> list[list[list[int]]]:
+    """Texts in parts of a size."""
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def at_eos(states: Tensor, length: Tensor) -> Tensor:
@@ -119,75 +140,78 @@ class Keep(ABC):
     dtypes: ClassVar[dict[str, str]]
 
     @abstractmethod
-    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
-        """Of one row of each array; width is D, parts the most that a sample has."""
+    def shapes(self, width: int, parts: int, variants: int) -> dict[str, tuple[int, ...]]:
+        """Of one row of each array; width is D, parts the most that a variant of a sample has."""
 
     @abstractmethod
     def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
         """What is kept of B samples."""
 
     @abstractmethod
-    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Rows:
         """A batch of what was kept."""
 
     @abstractmethod
-    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Tensor:
         """The embeddings of that batch alone, (B, D) float32."""
 
 
 class KeepStates(Keep):
-    """States in float16, as Stable Diffusion's weights are; sums of embeddings in float32."""
+    """States in float16, as Stable Diffusion's weights are; the embeddings of all variants in float32, one after the other."""
 
     dtypes = {"states": "<f2", "embedding": "<f4", "length": "<i2"}
 
-    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
-        return {"states": (PLACES, width), "embedding": (width,), "length": ()}
+    def shapes(self, width: int, parts: int, variants: int) -> dict[str, tuple[int, ...]]:
+        return {"states": (PLACES, width), "embedding": (variants * width,), "length": ()}
 
     def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
         rows = encode(tokens, encoder)
-        return {name: getattr(rows, name).cpu().numpy().astype(dtype) for name, dtype in self.dtypes.items()}
+        made = {"states": rows.states, "embedding": rows.variants.flatten(1), "length": rows.length}
+        return {name: made[name].cpu().numpy().astype(dtype) for name, dtype in self.dtypes.items()}
 
-    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
-        return Rows(
-            self.embeddings(arrays, encoder),
-            torch.from_numpy(arrays["states"].astype(np.float32)),
-            torch.from_numpy(arrays["length"].astype(np.int64)),
-        )
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Rows:
+        states = torch.from_numpy(arrays["states"].astype(np.float32))
+        length = torch.from_numpy(arrays["length"].astype(np.int64))
+        variants = torch.from_numpy(arrays["embedding"].astype(np.float32)).unflatten(1, (-1, states.shape[2]))
+        return Rows(variants[:, 0], states, length, others=variants[:, 1:] if variants.shape[1] > 1 else None)
 
-    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
-        return torch.from_numpy(arrays["embedding"].astype(np.float32))
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Tensor:
+        return self.rows(arrays, encoder, parts).embedding
 
 
 class KeepTokens(Keep):
-    """Token ids of a sample's whole and of its parts, half a kilobyte where there are two; every batch is encoded anew."""
+    """Token ids of a sample's whole and of its parts, half a kilobyte where there are two of one variant; every batch is encoded
+    anew."""
 
     dtypes = {"ids": "<u2", "counts": "<i2", "length": "<i2"}
 
-    def shapes(self, width: int, parts: int) -> dict[str, tuple[int, ...]]:
-        return {"ids": (1 + parts, PLACES), "counts": (1 + parts,), "length": ()}
+    def shapes(self, width: int, parts: int, variants: int) -> dict[str, tuple[int, ...]]:
+        return {"ids": (1 + variants * parts, PLACES), "counts": (1 + variants * parts,), "length": ()}
 
     def arrays(self, tokens: Tokens, encoder: TextEncoder, parts: int) -> dict[str, np.ndarray]:
-        shapes = self.shapes(encoder.width, parts)
+        shapes = self.shapes(encoder.width, parts, len(tokens.parts[0]))
         arrays = {name: np.zeros((len(tokens.wholes), *shape), self.dtypes[name]) for name, shape in shapes.items()}
-        for k, (whole, some) in enumerate(zip(*tokens, strict=True)):
-            for place, ids in enumerate((whole, *some)):
+        for k, (whole, variants) in enumerate(zip(*tokens, strict=True)):
+            placed = {0: whole} | {1 + v * parts + p: ids for v, some in enumerate(variants) for p, ids in enumerate(some)}
+            for place, ids in placed.items():
                 arrays["ids"][k, place, : len(ids)] = ids
                 arrays["counts"][k, place] = len(ids)
         arrays["length"][:] = arrays["counts"][:, 0]
         return arrays
 
-    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Rows:
-        return encode(self.tokens(arrays), encoder)
+    def rows(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Rows:
+        return encode(self.tokens(arrays, parts), encoder)
 
-    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder) -> Tensor:
-        return encode_embeddings(self.tokens(arrays), encoder)
+    def embeddings(self, arrays: dict[str, np.ndarray], encoder: TextEncoder, parts: int) -> Tensor:
+        return encode_embeddings(self.tokens(arrays, parts), encoder)
 
-    def tokens(self, arrays: dict[str, np.ndarray]) -> Tokens:
-        texts = [
-            [ids[:count].tolist() for ids, count in zip(*row, strict=True) if count]
-            for row in zip(arrays["ids"], arrays["counts"], strict=True)
-        ]
-        return Tokens([row[0] for row in texts], [row[1:] for row in texts])
+    def tokens(self, arrays: dict[str, np.ndarray], parts: int) -> Tokens:
+        wholes, variants = [], []
+        for row in zip(arrays["ids"], arrays["counts"], strict=True):
+            texts = [ids[:count].tolist() for ids, count in zip(*row, strict=True)]
+            wholes.append(texts[0])
+            variants.append([list(filter(None, some)) for some in batched(texts[1:], parts)])
+        return Tokens(wholes, variants)
 
 
 #: By their names in ``data.keep``.
@@ -210,10 +234,10 @@ class CachedSamples(Dataset[Rows]):
         try:
             self.header: dict[str, Any] = json.loads((folder / "header.json").read_text(encoding="utf-8"))
             self.rows, self.width = int(self.header["rows"]), int(self.header["width"])
-            parts = most_parts(self.header)
+            self.parts, variants = mix_of(self.header)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
-        self.shapes = self.keep.shapes(self.width, parts) | {"checksum": ()}
+        self.shapes = self.keep.shapes(self.width, self.parts, variants) | {"checksum": ()}
         self.dtypes = self.keep.dtypes | CHECKSUM
         for name, shape in self.shapes.items():
             path = folder / f"{name}.bin"
@@ -229,12 +253,13 @@ class CachedSamples(Dataset[Rows]):
         return self.rows
 
     def __getitem__(self, rows: Sequence[int]) -> Rows:
-        return self.keep.rows(self._kept(rows), self.encoder)
+        return self.keep.rows(self._kept(rows), self.encoder, self.parts)
 
     def embeddings(self, most: int) -> Tensor:
         """Embeddings of the first samples, `most` or as many as there are, (N, D) float32 on the CPU."""
         batches = torch.arange(min(most, self.rows)).split(AT_ONCE)
-        return torch.cat([self.keep.embeddings(self._kept(rows.tolist()), self.encoder).cpu() for rows in batches])
+        kept = (self._kept(rows.tolist()) for rows in batches)
+        return torch.cat([self.keep.embeddings(arrays, self.encoder, self.parts).cpu() for arrays in kept])
 
     def _kept(self, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """What is kept of rows, by name, when their checksums have been verified."""
@@ -258,9 +283,10 @@ class CachedSamples(Dataset[Rows]):
         return array
 
 
-def most_parts(key: dict[str, Any]) -> int:
-    """The most parts that a sample of a cache has, by the mix in its key."""
-    return int(key.get("mix", {}).get("parts", 2))
+def mix_of(key: dict[str, Any]) -> tuple[int, int]:
+    """The most parts that a variant of a cache's samples has, and how many variants, by the mix in its key."""
+    mix = key.get("mix", {})
+    return int(mix.get("parts", 2)), int(mix.get("variants", 1))
 
 
 def row_checksum(arrays: Iterable[np.ndarray]) -> int:
@@ -291,7 +317,7 @@ def plan_cache(root: Path, key: dict[str, Any], count: int, encoder: TextEncoder
     """What `build_cache` would open or make."""
     key, name = named(key, count, encoder, keep)
     kept = KEEPS[keep]
-    shapes, dtypes = kept.shapes(encoder.width, most_parts(key)) | {"checksum": ()}, kept.dtypes | CHECKSUM
+    shapes, dtypes = kept.shapes(encoder.width, *mix_of(key)) | {"checksum": ()}, kept.dtypes | CHECKSUM
     each = sum(math.prod(shape) * np.dtype(dtypes[array]).itemsize for array, shape in shapes.items())
     return Planned(root / name, count * each, (root / name / "header.json").is_file())
 
@@ -337,7 +363,7 @@ def build_cache(
             try:
                 part.mkdir(parents=True)
                 with progress.phase(f"encoding {count:,} {title}", count) as phase:
-                    truncated = write_arrays(part, samples, most_parts(key), encoder, KEEPS[keep], phase)
+                    truncated = write_arrays(part, samples, mix_of(key)[0], encoder, KEEPS[keep], phase)
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
                 replace(part, folder)
             finally:
@@ -352,7 +378,7 @@ def build_cache(
 
 
 def write_arrays(part: Path, samples: Iterator[Sample], most: int, encoder: TextEncoder, keep: Keep, phase: Phase) -> int:
-    """Writes what is kept of samples, of `most` parts each, to the arrays of a folder; returns how many wholes were cut."""
+    """Writes what is kept of samples, of `most` parts a variant, to the arrays of a folder; returns how many wholes were cut."""
     truncated = 0
     dtypes = keep.dtypes | CHECKSUM
     files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
@@ -360,9 +386,10 @@ def write_arrays(part: Path, samples: Iterator[Sample], most: int, encoder: Text
         while chunk := list(itertools.islice(samples, AT_ONCE)):
             wholes, cut = encoder.tokenize([sample.whole for sample in chunk])
             truncated += int(cut.sum())
-            ids = iter(encoder.tokenize([part for sample in chunk if len(sample.parts) > 1 for part in sample.parts])[0])
-            parts = [[next(ids) for _ in sample.parts] if len(sample.parts) > 1 else [] for sample in chunk]
-            arrays = keep.arrays(Tokens(wholes, parts), encoder, most)
+            ways = [[parts if len(parts) > 1 else () for parts in (sample.parts, *sample.others)] for sample in chunk]
+            ids = iter(encoder.tokenize([part for variants in ways for parts in variants for part in parts])[0])
+            tokens = [[[next(ids) for _ in parts] for parts in variants] for variants in ways]
+            arrays = keep.arrays(Tokens(wholes, tokens), encoder, most)
             sums = [row_checksum(row) for row in zip(*(arrays[name] for name in keep.dtypes), strict=True)]
             arrays["checksum"] = np.array(sums, dtypes["checksum"])
             for name, array in arrays.items():

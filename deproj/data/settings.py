@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deproj.data.mix import Mix
 from deproj.process.errors import UserError
 from deproj.settings.nodes import settings
 
@@ -31,6 +32,7 @@ class DataSettings:
         size: training samples.
         split, combine: shares of samples that are split and combined.
         parts: most parts that a sample's embedding is added up from, 2 or more.
+        variants: ways in which the embedding of each sample is added up.
         held_out: held-out samples.
         batch_size: of training.
         like_lengths: whether batches are of like lengths: True, False, or "auto" for where it saves much.
@@ -53,6 +55,7 @@ class DataSettings:
     seed: int
     keep: str = "states"
     marks: str = "keep"
+    variants: int = 1
 
     def __post_init__(self) -> None:
         for name in ("size", "held_out", "batch_size"):
@@ -65,6 +68,10 @@ class DataSettings:
             raise UserError(f"data.keep is {' or '.join(KEPT)}; got {self.keep!r}.")
         if self.marks not in KEEP_OR_STRIP:
             raise UserError(f"data.marks is {' or '.join(KEEP_OR_STRIP)}; got {self.marks!r}.")
+
+    @property
+    def mix(self) -> Mix:
+        return Mix(self.split, self.combine, parts=self.parts, variants=self.variants)
 
     @property
     def references(self) -> Path:

@@ -46,7 +46,7 @@ class DeprojectorModule(pl.LightningModule):
         self.learning_rate, self.schedule = learning_rate, schedule
 
     def training_step(self, rows: Rows, index: int) -> Tensor:
-        loss = self.objective.loss(self.learner, rows) * rows.share
+        loss = self.objective.loss(self.learner, rows.in_epoch(self.current_epoch)) * rows.share
         whole = self.finite(summed(loss), "the loss")
         self.log("train/loss", whole, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
         return loss * world_size()  # the gradients are averaged over the processes

@@ -65,6 +65,33 @@ def test_sums_of_many_parts(tmp_path: Path, encoder: TextEncoder, keep: str):
         assert torch.allclose(embedding, added, atol=2e-4)
 
 
+@pytest.mark.parametrize("keep", ["states", "tokens"])
+@pytest.mark.parametrize("parts", [2, 5])
+def test_every_variant_is_a_sum_of_the_same_text(tmp_path: Path, encoder: TextEncoder, keep: str, parts: int):
+    mix = Mix(0.4, 0.3, empty_every=9, parts=parts, variants=4)
+    drawn = list(mix.samples(GrammarPrompts(), COUNT, 0))
+    cached = build_cache(tmp_path, {"mix": mix.key}, iter(drawn), COUNT, encoder, "samples", keep)
+    rows = cached[list(range(COUNT))]
+    assert rows.variants.shape == (COUNT, 4, encoder.width)
+    empty, seen = encoder.empty.embedding[0], 0
+    for sample, variants in zip(drawn, rows.variants, strict=True):
+        for way, embedding in zip((sample.parts, *sample.others), variants, strict=True):
+            assert sorted(" ".join(way).replace(",", " ").split()) == sorted(sample.whole.replace(",", " ").split())
+            assert torch.allclose(embedding, (encoder.embed(way) - empty).sum(0) + empty, atol=2e-4)
+        seen += len({sample.parts, *sample.others}) > 1
+    assert seen > COUNT // 3
+    for epoch in (0, 1, 5):
+        assert torch.equal(rows.in_epoch(epoch).embedding, rows.variants[:, epoch % 4])
+    assert torch.allclose(cached.embeddings(COUNT), rows.embedding, atol=1e-5)
+
+
+def test_one_variant_is_what_there_was_before():
+    assert Mix(variants=1).key == Mix().key
+    assert "variants" in Mix(variants=2).key
+    held_out = [list(mix.testing(GrammarPrompts(), 30)) for mix in (Mix(variants=3), Mix())]
+    assert held_out[0] == held_out[1], "held-out samples have one"
+
+
 def test_tokens_encoded_anew_are_the_states(cache: CachedSamples, encoder: TextEncoder):
     tokens = build_cache(cache.folder.parent, {"a": 1}, samples(), COUNT, encoder, "samples", "tokens")
     assert tokens.folder != cache.folder

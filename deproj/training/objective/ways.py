@@ -13,6 +13,9 @@ from deproj.draw.denoiser import Denoiser
 
 __all__ = ["Asked", "Pool", "way"]
 
+#: What a pool keeps of a sample.
+KEPT = ("variants", "states", "length")
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -77,9 +80,10 @@ def way(denoiser: Denoiser, rows: Rows, steps: int, chosen: list[int], generator
 class Pool:
     """Captions on their way, each moved on by a step of DDIM, guided by its true states, whenever it is used.
 
-    They stand at different steps, so that a batch has all noise levels, and a step of training costs one call of the U-Net
-    without a gradient, not a whole way. A caption that has come to its end makes room for one of the next batch; the first
-    ones are made to end early, each at another step, so that they don't go in step.
+    Whenever a caption is used, one of the variants of its embedding is drawn. Captions stand at different steps, so that a batch
+    has all noise levels, and a step of training costs one call of the U-Net without a gradient, not a whole way. A caption that
+    has come to its end makes room for one of the next batch; the first ones are made to end early, each at another step, so
+    that they don't go in step.
 
     Args:
         batches: how many batches of captions are on their way.
@@ -103,15 +107,23 @@ class Pool:
         self.turn += 1
         there = turn[self.held["at"][turn] < self.held["end"][turn]]
         where = there.to(denoiser.signal.device)
-        held = {name: self.held[name][where] for name in ("embedding", "states", "length", "x", "levels")}
+        held = {name: self.held[name][where] for name in ("variants", "states", "length", "x", "levels")}
         at = self.held["at"][there].to(where)
         t = held["levels"].gather(1, at[:, None])[:, 0]
         true, without = answers(denoiser, held["x"], t, held["states"])
         to = torch.where(at + 1 < self.steps, held["levels"].gather(1, (at + 1).clamp(max=self.steps - 1)[:, None])[:, 0], -1)
         self.held["x"][where] = denoiser.moved(held["x"], denoiser.guided(true, without), t, to)
         self.held["at"][there] += 1
-        used = Rows(held["embedding"], held["states"], held["length"], rows.share, rows.whole)
+        used = Rows(self.one_of(held["variants"]), held["states"], held["length"], rows.share, rows.whole)
         return Asked(used, held["x"], t, true, without)
+
+    def one_of(self, variants: Tensor) -> Tensor:
+        """An embedding of each sample's, (B, D), drawn from all of its variants (B, variants, D)."""
+        count, of, _ = variants.shape
+        if of == 1:
+            return variants[:, 0]
+        drawn = torch.randint(of, (count,), generator=self.generator).to(variants.device)
+        return variants[torch.arange(count, device=variants.device), drawn]
 
     def make_room(self, denoiser: Denoiser, rows: Rows) -> None:
         count, device = self.batches * len(rows.length), denoiser.signal.device
@@ -119,7 +131,7 @@ class Pool:
         def empty(like: Tensor) -> Tensor:
             return torch.zeros(count, *like.shape[1:], dtype=like.dtype, device=device)
 
-        self.held = {name: empty(getattr(rows, name)) for name in ("embedding", "states", "length")}
+        self.held = {name: empty(getattr(rows, name)) for name in KEPT}
         self.held["x"] = torch.zeros(count, *denoiser.latent_shape, dtype=rows.states.dtype, device=device)
         self.held["levels"] = torch.zeros(count, self.steps, dtype=torch.int64, device=device)
         # on the CPU, so that no step waits for the device
@@ -130,7 +142,7 @@ class Pool:
         free = free[: len(rows.length)]
         count, device = len(free), denoiser.signal.device
         where, new = free.to(device), torch.randperm(len(rows.length), generator=self.generator)[:count].to(rows.length.device)
-        for name in ("embedding", "states", "length"):
+        for name in KEPT:
             self.held[name][where] = getattr(rows, name)[new].to(device)
         jitter = torch.rand(count, generator=self.generator)
         noise = torch.randn(count, *denoiser.latent_shape, generator=self.generator)
