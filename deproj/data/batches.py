@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, Planned, Rows, build_cache, plan_cache
+from deproj.data.mix import Mix
 from deproj.data.seen import TokensSeen
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
@@ -126,9 +127,14 @@ class SamplesModule(pl.LightningDataModule):
         self.train: CachedSamples | None = None
         self.held_out: CachedSamples | None = None
 
+    @property
+    def mix(self) -> Mix:
+        s = self.settings
+        return Mix(s.split, s.combine, parts=s.parts, variants=s.variants)
+
     def keys(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the training samples and the held-out ones depend on, besides the encoder and their number."""
-        mix, source = self.settings.mix, {"source": self.source.fingerprint}
+        mix, source = self.mix, {"source": self.source.fingerprint}
         drawn: dict[str, Any] = source | {"mix": mix.key, "part": "train", "seed": self.settings.seed}
         return drawn, source | {"mix": mix.of_one_variant.key, "part": "held-out"}
 
@@ -144,7 +150,7 @@ class SamplesModule(pl.LightningDataModule):
         """Opens the caches, where there are none after encoding the samples."""
         if self.train is not None:
             return
-        s, mix = self.settings, self.settings.mix
+        s, mix = self.settings, self.mix
         drawn, apart = self.keys()
 
         def fits(text: str) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deproj.data.mix import Mix
 from deproj.process.errors import UserError
 from deproj.settings.nodes import settings
 
@@ -68,10 +67,6 @@ class DataSettings:
             raise UserError(f"data.keep is {' or '.join(KEPT)}; got {self.keep!r}.")
         if self.marks not in KEEP_OR_STRIP:
             raise UserError(f"data.marks is {' or '.join(KEEP_OR_STRIP)}; got {self.marks!r}.")
-
-    @property
-    def mix(self) -> Mix:
-        return Mix(self.split, self.combine, parts=self.parts, variants=self.variants)
 
     @property
     def references(self) -> Path:

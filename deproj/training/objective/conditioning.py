@@ -30,6 +30,7 @@ class ThroughUNet(Objective):
 
     Args:
         states: the error of the states is added, times this.
+        states_first: so many steps learn the states alone, before the first that goes through the U-Net.
         pool: captions on their way, in batches.
         steps: of each way.
     """
@@ -37,21 +38,25 @@ class ThroughUNet(Objective):
     through_unet: ClassVar[bool] = True
 
     states: float = 0.0
+    states_first: int = 0
     pool: int = 4
     steps: int = 20
     held: dict[int, list[Asked]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.states < 0 or self.pool < 1 or self.steps < HELD_OUT_STEPS:
+        if self.states < 0 or self.states_first < 0 or self.pool < 1 or self.steps < HELD_OUT_STEPS:
             raise UserError(
-                f"objective.states is 0 or more, pool at least 1 and steps at least {HELD_OUT_STEPS}; "
-                f"got {self.states}, {self.pool} and {self.steps}."
+                f"objective.states and states_first are 0 or more, pool at least 1 and steps at least {HELD_OUT_STEPS}; "
+                f"got {self.states}, {self.states_first}, {self.pool} and {self.steps}."
             )
 
     def bind(self, denoiser: Denoiser, seed: int) -> None:
-        self.denoiser, self.ways = denoiser, Pool(self.pool, self.steps, seed)
+        self.denoiser, self.ways, self.done = denoiser, Pool(self.pool, self.steps, seed), 0
 
     def loss(self, learner: Learner, rows: Rows) -> Tensor:
+        self.done += 1
+        if self.done <= self.states_first:
+            return States().loss(learner, rows)
         asked = self.ways.draw(self.denoiser, rows)
         above, below = self.errors(asked, generated(learner, asked.rows))
         loss = above.sum() / below.sum()
@@ -84,10 +89,11 @@ class ThroughUNet(Objective):
         """
 
     def state(self) -> dict[str, Any]:
-        return self.ways.state()
+        return {"ways": self.ways.state(), "done": self.done}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.ways.restore(state, self.denoiser.signal.device)
+        self.ways.restore(state["ways"], self.denoiser.signal.device)
+        self.done = int(state["done"])
 
 
 @dataclass

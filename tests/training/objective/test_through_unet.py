@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from deproj.measure.metrics import Reference, conditioning_error
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
 from deproj.selection import EosOnward
-from deproj.training.objective.base import Learner
+from deproj.training.objective.base import Learner, States
 from deproj.training.objective.conditioning import Attention, Conditioning, ThroughUNet, conditioning_errors, generated
 from deproj.training.objective.ways import Asked, Pool, levels, way
 
@@ -180,6 +181,34 @@ def test_a_pool_goes_the_way_of_the_sampler(denoiser: Denoiser):
         torch.testing.assert_close(following.x[:1], x)
 
 
+def test_every_use_of_a_caption_draws_one_of_its_variants(denoiser: Denoiser):
+    pool, drawn = Pool(2, 5, seed=7), {}
+    for number in range(40):
+        batch = rows(8)
+        others = torch.stack([torch.full_like(batch.embedding, variant) for variant in (1, 2, 3)], 1)
+        batch = batch._replace(embedding=torch.zeros_like(batch.embedding), others=others, states=batch.states + number)
+        for embedding, states in zip((of := pool.draw(denoiser, batch).rows).embedding, of.states, strict=True):
+            drawn.setdefault(float(states.sum()), []).append(int(embedding[0]))
+    assert {variant for variants in drawn.values() for variant in variants} == {0, 1, 2, 3}
+    whole = [variants for variants in drawn.values() if len(variants) == 5]
+    assert len(whole) > 20
+    assert sum(len(set(variants)) > 1 for variants in whole) > 0.9 * len(whole), "anew at each use"
+
+
+def test_first_the_states_alone(denoiser: Denoiser):
+    torch.manual_seed(0)
+    learner = Learner(LSTMDeprojector(LSTMConfig(WIDTH, 9)).double(), EosOnward(), Recursive())
+    objective, batch = Conditioning(states_first=2), rows()
+    objective.bind(denoiser, 0)
+    alone = States().loss(learner, batch)
+    assert [objective.loss(learner, batch).item() for _ in range(2)] == [alone.item()] * 2
+    assert objective.loss(learner, batch) != alone
+    other = Conditioning(states_first=2)
+    other.bind(denoiser, 1)
+    other.restore(copy.deepcopy(objective.state()))
+    assert other.loss(learner, batch) == objective.loss(learner, batch), "it goes on from its state"
+
+
 def test_a_pool_goes_on_from_its_state(denoiser: Denoiser, tmp_path: Path):
     _, whole = pool_of(denoiser, 12)
     pool, _ = pool_of(denoiser, 7)
@@ -222,7 +251,7 @@ def test_all_places_are_generated_freely(denoiser: Denoiser):
     assert made.requires_grad
 
 
-@pytest.mark.parametrize("wrong", [{"states": -1.0}, {"pool": 0}, {"steps": 3}, {"extra": -0.1}])
+@pytest.mark.parametrize("wrong", [{"states": -1.0}, {"pool": 0}, {"steps": 3}, {"extra": -0.1}, {"states_first": -1}])
 def test_refuses_what_makes_no_sense(wrong: dict[str, float]):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Conditioning(**wrong)  # type: ignore[arg-type]
