@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import CachedSamples, Planned, Rows, build_cache, plan_cache
 from deproj.data.mix import Mix
+from deproj.data.pictures import Latents
 from deproj.data.seen import TokensSeen
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
@@ -107,6 +108,7 @@ class SamplesModule(pl.LightningDataModule):
         seed: of the order of the batches.
         steps_done: by the run that goes on.
         rank, world: the number of this process, and how many there are; each gets its part of every batch.
+        latents: of the training samples' pictures, where an objective takes them.
     """
 
     def __init__(
@@ -119,8 +121,10 @@ class SamplesModule(pl.LightningDataModule):
         steps_done: int = 0,
         rank: int = 0,
         world: int = 1,
+        latents: Latents | None = None,
     ) -> None:
         super().__init__()
+        self.latents = latents
         self.settings, self.encoder, self.selection, self.seed = settings, encoder, selection, seed
         self.source = source.seen_by(TokensSeen(encoder))
         self.steps_done, self.rank, self.world = steps_done, rank, world
@@ -136,6 +140,8 @@ class SamplesModule(pl.LightningDataModule):
         """What the training samples and the held-out ones depend on, besides the encoder and their number."""
         mix, source = self.mix, {"source": self.source.fingerprint}
         drawn: dict[str, Any] = source | {"mix": mix.key, "part": "train", "seed": self.settings.seed}
+        if self.latents is not None:
+            drawn["latents"] = self.latents.key
         return drawn, source | {"mix": mix.of_one_variant.key, "part": "held-out"}
 
     def planned(self) -> dict[str, Planned]:
@@ -160,7 +166,7 @@ class SamplesModule(pl.LightningDataModule):
         held_out = mix.testing(self.source, s.held_out, fits)
         root = Path(s.cache)
         self.held_out = build_cache(root, apart, held_out, s.held_out, self.encoder, "held-out samples", progress=progress)
-        self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress)
+        self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress, self.latents)
         if cut := self.train.header["truncated"]:
             print(f"{cut} of {s.size} samples are longer than {PLACES} tokens and were cut.")
 

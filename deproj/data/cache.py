@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Sample
+from deproj.data.pictures import Latents
 from deproj.process.errors import UserError
 from deproj.process.files import alone
 from deproj.process.progress import SILENT, Phase, Progress
@@ -53,6 +54,7 @@ class Rows(NamedTuple):
         share: of the whole batch's rows: 1 where one process has them all, 0 for a row that doesn't count.
         whole: rows of the whole batch.
         others: the embeddings of the other variants, (B, variants - 1, D) float32, or None where there is one variant.
+        latents: of the captions' pictures, (B, channels, h, w) float32, or None where there are no pictures.
     """
 
     embedding: Tensor
@@ -61,6 +63,7 @@ class Rows(NamedTuple):
     share: float = 1.0
     whole: int | None = None
     others: Tensor | None = None
+    latents: Tensor | None = None
 
     @property
     def variants(self) -> Tensor:
@@ -234,11 +237,10 @@ class CachedSamples(Dataset[Rows]):
         try:
             self.header: dict[str, Any] = json.loads((folder / "header.json").read_text(encoding="utf-8"))
             self.rows, self.width = int(self.header["rows"]), int(self.header["width"])
-            self.parts, variants = mix_of(self.header)
+            self.parts = mix_of(self.header)[0]
+            self.shapes, self.dtypes = arrays_of(self.header, keep)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"its header cannot be read ({type(error).__name__})") from None
-        self.shapes = self.keep.shapes(self.width, self.parts, variants) | {"checksum": ()}
-        self.dtypes = self.keep.dtypes | CHECKSUM
         for name, shape in self.shapes.items():
             path = folder / f"{name}.bin"
             expected = self.rows * math.prod(shape) * np.dtype(self.dtypes[name]).itemsize
@@ -253,7 +255,9 @@ class CachedSamples(Dataset[Rows]):
         return self.rows
 
     def __getitem__(self, rows: Sequence[int]) -> Rows:
-        return self.keep.rows(self._kept(rows), self.encoder, self.parts)
+        arrays = self._kept(rows)
+        latents = torch.from_numpy(arrays["latents"].astype(np.float32)) if "latents" in arrays else None
+        return self.keep.rows(arrays, self.encoder, self.parts)._replace(latents=latents)
 
     def embeddings(self, most: int) -> Tensor:
         """Embeddings of the first samples, `most` or as many as there are, (N, D) float32 on the CPU."""
@@ -289,6 +293,14 @@ def mix_of(key: dict[str, Any]) -> tuple[int, int]:
     return int(mix.get("parts", 2)), int(mix.get("variants", 1))
 
 
+def arrays_of(key: dict[str, Any], keep: str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of a row, and dtypes, of the arrays of a cache by their names."""
+    shapes, dtypes = KEEPS[keep].shapes(int(key["width"]), *mix_of(key)), KEEPS[keep].dtypes
+    if "latents" in key:
+        shapes, dtypes = shapes | {"latents": tuple(key["latents"]["shape"])}, dtypes | {"latents": "<f2"}
+    return shapes | {"checksum": ()}, dtypes | CHECKSUM
+
+
 def row_checksum(arrays: Iterable[np.ndarray]) -> int:
     """CRC32 of a sample's part of each array, one after the other."""
     value = 0
@@ -316,8 +328,7 @@ def named(key: dict[str, Any], count: int, encoder: TextEncoder, keep: str) -> t
 def plan_cache(root: Path, key: dict[str, Any], count: int, encoder: TextEncoder, keep: str = "states") -> Planned:
     """What `build_cache` would open or make."""
     key, name = named(key, count, encoder, keep)
-    kept = KEEPS[keep]
-    shapes, dtypes = kept.shapes(encoder.width, *mix_of(key)) | {"checksum": ()}, kept.dtypes | CHECKSUM
+    shapes, dtypes = arrays_of(key, keep)
     each = sum(math.prod(shape) * np.dtype(dtypes[array]).itemsize for array, shape in shapes.items())
     return Planned(root / name, count * each, (root / name / "header.json").is_file())
 
@@ -331,6 +342,7 @@ def build_cache(
     title: str,
     keep: str = "states",
     progress: Progress = SILENT,
+    latents: Latents | None = None,
 ) -> CachedSamples:
     """Opens the cache of a key, encoding the samples first where there is none.
 
@@ -341,6 +353,7 @@ def build_cache(
         title: what the samples are called.
         keep: what is kept of each sample, a name of `KEEPS`.
         progress: is told how many are encoded.
+        latents: of the samples' pictures, which are kept beside the rest.
 
     Raises:
         UserError: where the cache is damaged, or cannot be written.
@@ -363,7 +376,7 @@ def build_cache(
             try:
                 part.mkdir(parents=True)
                 with progress.phase(f"encoding {count:,} {title}", count) as phase:
-                    truncated = write_arrays(part, samples, mix_of(key)[0], encoder, KEEPS[keep], phase)
+                    truncated = write_arrays(part, samples, key, encoder, keep, phase, latents)
                 (part / "header.json").write_text(json.dumps(key | {"truncated": truncated}, indent=2) + "\n", encoding="utf-8")
                 replace(part, folder)
             finally:
@@ -377,10 +390,18 @@ def build_cache(
     return CachedSamples(folder, encoder, keep)
 
 
-def write_arrays(part: Path, samples: Iterator[Sample], most: int, encoder: TextEncoder, keep: Keep, phase: Phase) -> int:
-    """Writes what is kept of samples, of `most` parts a variant, to the arrays of a folder; returns how many wholes were cut."""
-    truncated = 0
-    dtypes = keep.dtypes | CHECKSUM
+def write_arrays(
+    part: Path,
+    samples: Iterator[Sample],
+    key: dict[str, Any],
+    encoder: TextEncoder,
+    keep: str,
+    phase: Phase,
+    latents: Latents | None = None,
+) -> int:
+    """Writes what is kept of samples to the arrays of a folder; returns how many wholes were cut."""
+    truncated, number = 0, 0
+    dtypes = arrays_of(key, keep)[1]
     files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
     try:
         while chunk := list(itertools.islice(samples, AT_ONCE)):
@@ -389,11 +410,14 @@ def write_arrays(part: Path, samples: Iterator[Sample], most: int, encoder: Text
             ways = [[parts if len(parts) > 1 else () for parts in (sample.parts, *sample.others)] for sample in chunk]
             ids = iter(encoder.tokenize([part for variants in ways for parts in variants for part in parts])[0])
             tokens = [[[next(ids) for _ in parts] for parts in variants] for variants in ways]
-            arrays = keep.arrays(Tokens(wholes, tokens), encoder, most)
-            sums = [row_checksum(row) for row in zip(*(arrays[name] for name in keep.dtypes), strict=True)]
-            arrays["checksum"] = np.array(sums, dtypes["checksum"])
+            arrays = KEEPS[keep].arrays(Tokens(wholes, tokens), encoder, mix_of(key)[0])
+            if latents is not None:
+                arrays["latents"] = latents.of([sample.whole for sample in chunk], number)
+            kept = [arrays[name] for name in dtypes if name != "checksum"]
+            arrays["checksum"] = np.array([row_checksum(row) for row in zip(*kept, strict=True)], dtypes["checksum"])
             for name, array in arrays.items():
                 files[name].write(array.tobytes())
+            number += len(chunk)
             phase.advance(len(chunk))
     finally:
         for file in files.values():

@@ -31,6 +31,8 @@ class DataSettings:
         size: training samples.
         split, combine: shares of samples that are split and combined.
         parts: most parts that a sample's embedding is added up from, 2 or more.
+        pictures: of the captions, of which an objective through the U-Net takes its noised latents: ``scenes``, which the pixel
+            world draws, or a folder; None for captions alone.
         variants: ways in which the embedding of each sample is added up.
         held_out: held-out samples.
         batch_size: of training.
@@ -55,6 +57,7 @@ class DataSettings:
     keep: str = "states"
     marks: str = "keep"
     variants: int = 1
+    pictures: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("size", "held_out", "batch_size"):

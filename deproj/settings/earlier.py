@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["completed"]
 
 ADDED: dict[str, dict[str, Any]] = {
-    "data": {"marks": "keep", "parts": 2, "variants": 1},
+    "data": {"marks": "keep", "parts": 2, "variants": 1, "pictures": None},
     "objective": {"_target_": "deproj.training.objective.States"},
     "optimizer": {"schedule": "constant"},
     "choices": {"objective": "states"},

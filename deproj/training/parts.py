@@ -8,6 +8,7 @@ from typing import Any
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.batches import SamplesModule
+from deproj.data.pictures import open_caption_pictures
 from deproj.data.settings import DataSettings
 from deproj.data.sources import PromptSource
 from deproj.draw.denoiser import Denoiser
@@ -23,6 +24,7 @@ from deproj.settings.build import build
 from deproj.training.callbacks import BenchmarkSheet
 from deproj.training.checkpoints import Behind
 from deproj.training.graphs import GraphedFeed
+from deproj.training.latents import CaptionLatents
 from deproj.training.module import DeprojectorModule
 from deproj.training.objective.base import Learner, Objective
 from deproj.training.place import Place
@@ -85,13 +87,21 @@ class Parts:
             "objective": config["objective"] | {"name": config["choices"]["objective"]},
             "init_from": config["init_from"],
         }
+        latents = None
+        if data.pictures is not None and not objective.through_unet:
+            raise UserError(f"data.pictures is for an objective through the U-Net; objective={config['choices']['objective']}.")
         if objective.through_unet:
             name = config["choices"]["objective"]
             if not isinstance(feed, Recursive):
                 raise UserError(f"objective={name} trains what is generated freely; take feed=recursive.")
             if place.rank.size > 1:  # a checkpoint holds one process's captions on their way
                 raise UserError(f"objective={name} trains in one process, not in {place.rank.size}; take trainer=single.")
-            objective.bind(Denoiser.of(sd.renderer(encoder, place.device, place.dtype)), chosen.seed)
+            renderer = sd.renderer(encoder, place.device, place.dtype)
+            denoiser = Denoiser.of(renderer)
+            objective.bind(denoiser, chosen.seed)
+            if data.pictures is not None:
+                pictures = open_caption_pictures(data.pictures, data.marks, data.combine, sd.miniature)
+                latents = CaptionLatents(pictures, renderer, denoiser.latent_shape)
         if chosen.trainer.cuda_graphs:
             feed = GraphedFeed(feed, data.batch_size)
         learner = Learner(model, selection, feed, place.precision == "bf16")
@@ -99,7 +109,7 @@ class Parts:
         if place.precision == 64:
             module.double()  # Lightning does so only after it has read a checkpoint, whose weights would be rounded
         rank = place.rank
-        samples = SamplesModule(data, source, encoder, selection, chosen.seed, behind.steps, rank.number, rank.size)
+        samples = SamplesModule(data, source, encoder, selection, chosen.seed, behind.steps, rank.number, rank.size, latents)
         return cls(encoder, selection, module, samples)
 
 

@@ -13,7 +13,7 @@ from deproj.data.cache import Rows
 from deproj.draw.denoiser import Denoiser
 from deproj.process.errors import UserError
 from deproj.training.objective.base import Learner, Objective, States
-from deproj.training.objective.ways import Asked, Pool, way
+from deproj.training.objective.ways import Asked, Pool, noised, way
 
 __all__ = ["Attention", "Conditioning", "ThroughUNet"]
 
@@ -57,10 +57,16 @@ class ThroughUNet(Objective):
         self.done += 1
         if self.done <= self.states_first:
             return States().loss(learner, rows)
-        asked = self.ways.draw(self.denoiser, rows)
+        asked = self.asked(rows)
         above, below = self.errors(asked, generated(learner, asked.rows))
         loss = above.sum() / below.sum()
         return loss + self.states * States().loss(learner, asked.rows) if self.states else loss
+
+    def asked(self, rows: Rows) -> Asked:
+        """Of the captions' pictures, where there are any, else of captions on their way."""
+        if rows.latents is not None:
+            return noised(self.denoiser, rows, self.ways.generator)
+        return self.ways.draw(self.denoiser, rows)
 
     def held_out(self, learner: Learner, rows: Rows, number: int) -> Tensor:
         """The conditioning error at some steps of the ways of held-out samples, whichever part of it is trained on."""

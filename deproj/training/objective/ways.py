@@ -11,7 +11,7 @@ from torch import Tensor
 from deproj.data.cache import Rows
 from deproj.draw.denoiser import Denoiser
 
-__all__ = ["Asked", "Pool", "way"]
+__all__ = ["Asked", "Pool", "noised", "way"]
 
 #: What a pool keeps of a sample.
 KEPT = ("variants", "states", "length")
@@ -75,6 +75,23 @@ def way(denoiser: Denoiser, rows: Rows, steps: int, chosen: list[int], generator
         to = grid[:, k + 1] if k + 1 < steps else torch.full_like(grid[:, k], -1)
         x = denoiser.moved(x, denoiser.guided(true, without), grid[:, k], to)
     return asked
+
+
+@torch.no_grad()
+def noised(denoiser: Denoiser, rows: Rows, generator: torch.Generator) -> Asked:
+    """What the U-Net is asked about pictures of the captions, each at a noise level of its own, drawn evenly.
+
+    Args:
+        rows: with latents.
+        generator: on the CPU.
+    """
+    assert rows.latents is not None
+    t = torch.randint(denoiser.levels, (len(rows.length),), generator=generator).to(denoiser.signal.device)
+    noise = torch.randn(rows.latents.shape, generator=generator).to(rows.latents)
+    a, b = denoiser.of_signal(t)
+    x = (a * rows.latents + b * noise).to(rows.states)
+    true, without = answers(denoiser, x, t, rows.states)
+    return Asked(rows, x, t, true, without)
 
 
 class Pool:
