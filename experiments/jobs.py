@@ -116,11 +116,15 @@ def jobs(seeds: int) -> Iterator[Job]:
                 yield Job("baselines", f"{selection}-{hidden.replace('null', 'None')}-{seed}", settings)
 
 
-def with_needs(wanted: list[Job], world: str) -> list[Job]:
-    """The jobs that aren't measured, each after the one that it starts from, if that isn't trained here."""
+def with_needs(wanted: list[Job], world: str, weights: bool) -> list[Job]:
+    """The jobs that aren't measured, each after the one that it starts from, if that isn't trained here.
+
+    Args:
+        weights: also those whose model isn't here.
+    """
     left: dict[str, Job] = {}
     for job in wanted:
-        if job.measured(world):
+        if job.measured(world) and (job.trained or not weights or job.settings[0] == "--baseline"):
             continue
         if job.needs is not None and not job.needs.trained:
             left[job.needs.label] = job.needs
@@ -172,6 +176,7 @@ def main() -> int:
     parser.add_argument("experiments", nargs="*", help="only these")
     parser.add_argument("--seeds", type=int, default=5, help="training seeds of each setting (5)")
     parser.add_argument("--workers", type=int, default=2, help="jobs at once; they share the cores (2)")
+    parser.add_argument("--weights", action="store_true", help="also train what is measured but whose model isn't here")
     parser.add_argument("--list", action="store_true", help="only list what is left")
     args = parser.parse_args()
     quiet_libraries()
@@ -181,7 +186,7 @@ def main() -> int:
         encoder = sd.encoder("cpu")
         world = Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
         wanted = [job for job in jobs(args.seeds) if not args.experiments or job.experiment in args.experiments]
-        left = with_needs(wanted, world)
+        left = with_needs(wanted, world, args.weights)
         print(f"{len(wanted)} jobs, {len(left)} to do.", flush=True)
         if args.list:
             print("\n".join(job.label for job in left))
