@@ -29,7 +29,7 @@ world: $(READY) ## build the pixel world again from nothing (two to three hours;
 	$(BIN)/python -m deproj.pixel.build
 
 clean: ## remove caches; runs and the checkpoints of the world's build stay
-	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }

@@ -45,6 +45,12 @@ def embeddings(samples: Iterable[Sample], encoder: TextEncoder) -> Tensor:
     return torch.stack([(encoder.embed(sample.parts) - empty).sum(0) + empty for sample in samples])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_folder_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept for all runs of a user is kept for these tests alone."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("user"))
+
+
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of sample caches for all tests, so that equal samples are encoded once."""

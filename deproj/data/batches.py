@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,8 +147,8 @@ class SamplesModule(pl.LightningDataModule):
         """The caches that `setup` would open or make, by what they hold."""
         s, (drawn, apart) = self.settings, self.keys()
         return {
-            "samples": plan_cache(Path(s.cache), drawn, s.size, self.encoder, s.keep),
-            "held-out samples": plan_cache(Path(s.cache), apart, s.held_out, self.encoder),
+            "samples": plan_cache(s.caches, drawn, s.size, self.encoder, s.keep),
+            "held-out samples": plan_cache(s.caches, apart, s.held_out, self.encoder),
         }
 
     def setup(self, stage: str = "fit", progress: Progress = SILENT) -> None:
@@ -164,7 +163,7 @@ class SamplesModule(pl.LightningDataModule):
 
         samples = mix.samples(self.source, s.size, s.seed, fits)
         held_out = mix.testing(self.source, s.held_out, fits)
-        root = Path(s.cache)
+        root = s.caches
         self.held_out = build_cache(root, apart, held_out, s.held_out, self.encoder, "held-out samples", progress=progress)
         self.train = build_cache(root, drawn, samples, s.size, self.encoder, "samples", s.keep, progress, self.latents)
         if cut := self.train.header["truncated"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.process.errors import UserError
+from deproj.process.system import user_cache
 from deproj.settings.nodes import settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class DataSettings:
         batch_size: of training.
         like_lengths: whether batches are of like lengths: True, False, or "auto" for where it saves much.
         keep: what the cache keeps of a sample: its states, or its tokens, from which the states are encoded for every batch.
-        cache: folder of all caches of samples.
+        cache: folder of all caches of samples; None for the user's cache folder.
         seed: of the samples, apart from the run's own, so that runs of several seeds share a cache.
         marks: whether the web's marks in captions, as in ``(cat:1.2)``, are kept or stripped.
     """
@@ -52,7 +53,7 @@ class DataSettings:
     held_out: int
     batch_size: int
     like_lengths: bool | str
-    cache: str
+    cache: str | None
     seed: int
     keep: str = "states"
     marks: str = "keep"
@@ -72,9 +73,14 @@ class DataSettings:
             raise UserError(f"data.marks is {' or '.join(KEEP_OR_STRIP)}; got {self.marks!r}.")
 
     @property
+    def caches(self) -> Path:
+        """Folder of all caches of samples."""
+        return Path(self.cache) if self.cache else user_cache() / "samples"
+
+    @property
     def references(self) -> Path:
         """Folder of the pictures of true states, which all runs share."""
-        return Path(self.cache).parent / "worlds"
+        return self.caches.parent / "worlds"
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> DataSettings:
@@ -95,4 +101,4 @@ class DataSettings:
         from deproj.data.sources import open_prompts  # reads files, and imports what that takes
 
         assert self.prompts is not None
-        return open_prompts(self.prompts, self.column, self.marks, Path(self.cache))
+        return open_prompts(self.prompts, self.column, self.marks, self.caches)

@@ -17,9 +17,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import platformdirs
+
 __all__ = [
     *("END_SIGNALS", "TIME_SIGNALS", "WINDOWS"),
-    *("command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace"),
+    *("command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace", "user_cache"),
 ]
 
 #: Windows deletes and replaces no file that is open, and its shells quote in their own way.
@@ -30,6 +32,11 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TIME_SIGNALS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 #: How often, and after how many seconds each time, Windows is asked again to replace a file that another process holds open.
 ATTEMPTS, PAUSE = 20, 0.05
+
+
+def user_cache() -> Path:
+    """The folder of what deproj keeps for all runs of a user: ``~/.cache/deproj`` on Linux, or as the system has it."""
+    return platformdirs.user_cache_path("deproj", appauthor=False)
 
 
 def trim() -> object:
