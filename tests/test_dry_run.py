@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def test_it_tells_what_then_happens(keep: str, train: Train, tmp_path: Path):
     assert "Samples: 60 to train on and 10 held out, 3 steps an epoch." in before.out
     assert before.out.count("would be made") == 2
     assert "Folder: run." in before.out
+    assert re.search(r"Time: about \d+ seconds? an epoch", before.out)
     assert train(*own).code == 0
     for line in before.out.splitlines():
         if line.startswith("Cache of the"):
@@ -65,3 +67,19 @@ def test_mistakes_are_told_as_in_earnest(arguments: list[str], said: str, train:
     assert ended.code == 1
     assert said in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("own", [["data.pictures=scenes"], ["objective.states_first=5", "data.variants=2"]])
+def test_time_through_the_unet_is_tried_too(own: list[str], train: Train):
+    ended = train("--dry-run", "objective=conditioning", "data.batch_size=4", *own)
+    assert ended.code == 0, ended.err
+    assert re.search(r"Time: about [\d.]+ (second|minute)s? an epoch", ended.out)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 second"), (42, "42 seconds"), (100, "1.7 minutes"), (1200, "20 minutes"), (7000, "1.9 hours")]
+)
+def test_seconds_as_a_person_says_them(seconds: float, said: str):
+    from deproj.training.dry_run import span
+
+    assert span(seconds) == said

@@ -35,7 +35,7 @@ from deproj.process.progress import SILENT, Phase, Progress
 from deproj.process.system import replace
 from deproj.selection import PLACES
 
-__all__ = ["KEEPS", "CachedSamples", "Keep", "Planned", "Rows", "build_cache", "plan_cache"]
+__all__ = ["KEEPS", "CachedSamples", "Keep", "Planned", "Rows", "build_cache", "encode", "plan_cache", "tokens_of"]
 
 #: Raised whenever samples are drawn, mixed or stored in another way, so that older caches are not taken for ours.
 VERSION = 1
@@ -82,6 +82,14 @@ class Tokens(NamedTuple):
 
     wholes: list[list[int]]
     parts: list[list[list[list[int]]]]
+
+
+def tokens_of(samples: Sequence[Sample], encoder: TextEncoder) -> tuple[Tokens, int]:
+    """The token ids of samples, and how many wholes were cut."""
+    wholes, cut = encoder.tokenize([sample.whole for sample in samples])
+    ways = [[parts if len(parts) > 1 else () for parts in (sample.parts, *sample.others)] for sample in samples]
+    ids = iter(encoder.tokenize([part for variants in ways for parts in variants for part in parts])[0])
+    return Tokens(wholes, [[[next(ids) for _ in parts] for parts in variants] for variants in ways]), int(cut.sum())
 
 
 @torch.no_grad()
@@ -405,12 +413,9 @@ def write_arrays(
     files = {name: (part / f"{name}.bin").open("wb") for name in dtypes}
     try:
         while chunk := list(itertools.islice(samples, AT_ONCE)):
-            wholes, cut = encoder.tokenize([sample.whole for sample in chunk])
-            truncated += int(cut.sum())
-            ways = [[parts if len(parts) > 1 else () for parts in (sample.parts, *sample.others)] for sample in chunk]
-            ids = iter(encoder.tokenize([part for variants in ways for parts in variants for part in parts])[0])
-            tokens = [[[next(ids) for _ in parts] for parts in variants] for variants in ways]
-            arrays = KEEPS[keep].arrays(Tokens(wholes, tokens), encoder, mix_of(key)[0])
+            tokens, cut = tokens_of(chunk, encoder)
+            truncated += cut
+            arrays = KEEPS[keep].arrays(tokens, encoder, mix_of(key)[0])
             if latents is not None:
                 arrays["latents"] = latents.of([sample.whole for sample in chunk], number)
             kept = [arrays[name] for name in dtypes if name != "checksum"]

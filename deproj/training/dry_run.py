@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    from deproj.training.parts import Parts
 
 __all__ = ["tell_plan"]
 
@@ -47,17 +51,54 @@ def tell_plan(config: dict[str, Any], path: Path | None) -> None:
         check_captions(parts.data.source, folder, before.steps)
         measured_prompts(parts.data.source, chosen.evaluate)  # which tells where there are too few
         planned = parts.data.planned()
+        encoding, training = seconds(parts, data)
     steps = -(-data.size // data.batch_size)
     print(f"Samples: {data.size:,} to train on and {data.held_out:,} held out, {steps:,} step{'s' * (steps != 1)} an epoch.")
     for name, cache in planned.items():
-        there = "is there already" if cache.there else "would be made"
+        count = data.size if name == "samples" else data.held_out
+        there = "is there already" if cache.there else f"would be made in about {span(encoding * count)}"
         print(f"Cache of the {name}: {cache.folder}, {size(cache.bytes)}, {there}.")
     count = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"Model: {config['choices']['model']}, {count:,} parameters to train, on {place.device}, precision {place.precision}.")
+    print(f"Time: about {span(steps * training)} an epoch, by two steps that were tried; pictures and measures come on top.")
     print(f"Folder: {'a new one in runs/, named by the time' if path is None else path}.")
     behind = f", {before.epochs} of them behind it" if before.epochs else ""
     most = chosen.trainer.max_epochs
     print(f"It would train for at most {most} epoch{'s' * (most != 1)}{behind}. Nothing was trained or written.")
+
+
+def seconds(parts: Parts, data: DataSettings) -> tuple[float, float]:
+    """Of encoding a sample, and of a step of training, by trying both on one batch."""
+    import torch  # see above
+
+    from deproj.data.cache import encode, tokens_of
+    from deproj.training.objective.conditioning import ThroughUNet
+
+    device, module = parts.encoder.model.device, parts.module.to(parts.encoder.model.device)
+    if isinstance(module.objective, ThroughUNet):
+        module.objective.done = module.objective.states_first  # its own steps, which are the slow ones
+    samples = list(parts.data.mix.samples(parts.data.source, data.batch_size, data.seed))
+    spans = []
+    for _ in range(2):  # the first of everything is slower
+        began = time.monotonic()
+        rows = encode(tokens_of(samples, parts.encoder)[0], parts.encoder)
+        encoded = time.monotonic()
+        rows = rows._replace(states=rows.states.to(module.dtype), embedding=rows.embedding.to(module.dtype))
+        if parts.data.latents is not None:
+            wholes = [sample.whole for sample in samples]
+            rows = rows._replace(latents=torch.from_numpy(parts.data.latents.of(wholes, 0)).to(device, module.dtype))
+        drawn = time.monotonic()
+        module.objective.loss(module.learner, rows).backward()
+        spans.append(((encoded - began) / len(samples), time.monotonic() - drawn))
+    return min(span[0] for span in spans), min(span[1] for span in spans)
+
+
+def span(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for unit, each in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * each:
+            return f"{seconds / each:.0f} {unit}s" if seconds >= 9.5 * each else f"{seconds / each:.1f} {unit}s"
+    return f"{max(seconds, 1):.0f} second{'s' * (round(max(seconds, 1)) != 1)}"
 
 
 def size(count: int) -> str:
