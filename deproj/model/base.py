@@ -177,13 +177,14 @@ class Deprojector(nn.Module, ABC):
         sizes = {field.name: stored[field.name] for field in fields(made.config_class)}
         return made(made.config_class(**sizes), bool(stored["projected"]), dict(stored["provenance"]))
 
-    def save_pretrained(self, folder: str | Path, repo_id: str | None = None) -> None:
-        """Writes ``config.json``, ``model.safetensors`` (float32) and a model card, ``README.md``, each whole or not at all.
+    def save_pretrained(self, folder: str | Path, repo_id: str | None = None, *, half: bool = False) -> None:
+        """Writes ``config.json``, ``model.safetensors`` and a model card, ``README.md``, each whole or not at all.
 
         Args:
             repo_id: hub id that the card names the model by; by default the folder's name.
+            half: stores what is learnt in float16, in half the space; by default all is float32.
         """
-        store.save(self, Path(folder), repo_id)
+        store.save(self, Path(folder), repo_id, half)
 
     def push_to_hub(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, Self, TypeVar
@@ -33,6 +34,8 @@ class Storable(Protocol):
     def of_config(cls, stored: dict[str, Any]) -> Self: ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
 
@@ -75,17 +78,20 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     return download(str(source), FILES, revision)
 
 
-def save(model: Storable, folder: Path, repo_id: str | None = None) -> None:
-    """Writes ``config.json``, ``model.safetensors`` (float32) and the card, each whole or not at all.
+def save(model: Storable, folder: Path, repo_id: str | None = None, half: bool = False) -> None:
+    """Writes ``config.json``, ``model.safetensors`` and the card, each whole or not at all.
 
     Args:
         repo_id: hub id that the card names the model by; by default the folder's name.
+        half: whether what is learnt is stored in float16, else all in float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config, state = model.stored(), model.state_dict()
+    config, state, learnt = model.stored(), model.state_dict(), dict(model.named_parameters())
     if model.distance is not None:
         state |= {f"distance.{name}": value for name, value in model.distance.named_buffers()}
     state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
+    if half:
+        state = {name: value.half() if name in learnt else value for name, value in state.items()}
     with replacing(folder / "model.safetensors") as weights:
         weights.write_bytes(serialized(state))  # safetensors' own way of writing lets nobody else read the file
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")

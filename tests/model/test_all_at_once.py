@@ -113,3 +113,17 @@ def test_for_an_encoder(kind: type[ResidualDeprojector] | type[TransformerDeproj
 def test_sizes_that_cannot_be_are_refused(kind: type, sizes: dict[str, int], told: str):
     with pytest.raises(UserError, match=told):
         kind(D, **sizes)
+
+
+def test_half_of_the_space(encoder: TextEncoder, tmp_path: Path):
+    model = ResidualDeprojector.for_encoder(encoder, hidden=64)
+    sizes = []
+    for half in (False, True):
+        model.save_pretrained(tmp_path / str(half), half=half)
+        sizes.append((tmp_path / str(half) / "model.safetensors").stat().st_size)
+    again = Deprojector.from_pretrained(tmp_path / "True", encoder)
+    assert sizes[1] < 0.6 * sizes[0]
+    assert all(weight.dtype == torch.float32 for weight in again.state_dict().values())
+    for name, weight in model.named_parameters():
+        assert torch.equal(dict(again.named_parameters())[name], weight.half().float())
+    assert torch.equal(again.sos, model.sos)
