@@ -1,7 +1,8 @@
 """The text encoder: texts to states, embedding and length; the projection and its inverse.
 
-States are the encoder's last hidden state after its final layer norm, with no attention mask, as
-Stable Diffusion 1.x takes them. The embedding is the state at the first EOS.
+States are a layer's hidden states after the final layer norm, with no attention mask, as Stable Diffusion 1.x takes them:
+the last layer's, or with clip skip n those of the n-th layer from the end, as A1111 and ComfyUI count (diffusers counts one
+less). The embedding is the last layer's state at the first EOS.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Encoded:
 
     Attributes:
         states: (B, 77, D).
-        embedding: the state at the first EOS, (B, D).
+        embedding: the last layer's state at the first EOS, (B, D).
         length: tokens, SOS and EOS counted, (B,) int64, 2 to 77.
         truncated: whether a text was longer and has been cut to 77 tokens, (B,) bool.
     """
@@ -83,19 +84,23 @@ class TextEncoder:
         sos: the state at SOS, (D,): the same for every text, since the encoder is causal.
         empty: the encoded empty prompt (B = 1).
         projection: W, (D, D), or None; `deprojection` is its inverse.
-        hash: of all that the tokenizer does and of the text weights in float16, so that copies of one
-            encoder saved in either precision have the same.
+        clip_skip: from which layer the states are, counted from the end: 1 for the last.
+        hash: of all that the tokenizer does, of the text weights in float16, so that copies of one
+            encoder saved in either precision have the same, and of a clip skip above 1.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, projection: Tensor | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, model: Any, projection: Tensor | None = None, clip_skip: int = 1) -> None:
+        layers = int(model.config.num_hidden_layers)
+        if not 1 <= clip_skip <= layers:
+            raise UserError(f"clip skip is 1 (the last layer, none skipped) to {layers}, the layers there are; got {clip_skip}.")
+        self.tokenizer, self.clip_skip = tokenizer, clip_skip
         self.model: Any = model
         self.model.eval().requires_grad_(False)
         self.width = int(self.model.config.hidden_size)
         self.final_norm: nn.LayerNorm = find_final_norm(self.model)
         self.projection = projection
         self.deprojection = None if projection is None else invert(projection)
-        self.hash = hash_encoder(tokenizer, model)
+        self.hash = hash_encoder(tokenizer, model, clip_skip)
         self.empty = self([""])
         self.sos = self.empty.states[0, 0].clone()
 
@@ -107,6 +112,7 @@ class TextEncoder:
         device: str | torch.device = "cpu",
         config: str | Path | None = None,
         tokenizer: str | Path | None = None,
+        clip_skip: int = 1,
     ) -> TextEncoder:
         """Loads the text encoder of a pipeline, in float32.
 
@@ -116,6 +122,7 @@ class TextEncoder:
                 weights must be the pipeline's own, to float16 precision.
             config, tokenizer: of a single file, the folders of its configuration and of its vocabulary, where these aren't
                 found by themselves (`SingleFile`).
+            clip_skip: from which layer the states are, counted from the end: 1 for the last.
 
         Raises:
             UserError: for a folder that is no pipeline, a CLIP without a text projection, or one
@@ -126,7 +133,7 @@ class TextEncoder:
         check_finite(model.state_dict(), f"the text encoder of {where!r}")
         check_tokenizer(words, model, where)
         projection = None if clip is None else load_projection(clip, model)
-        return cls(words, model.to(device), None if projection is None else projection.to(device))
+        return cls(words, model.to(device), None if projection is None else projection.to(device), clip_skip)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Tensor]:
         """Token ids of each text, SOS and EOS included, cut to 77, and which were cut, (B,) bool."""
@@ -148,28 +155,28 @@ class TextEncoder:
             for row in ids
         ]
 
-    def run(self, ids: list[list[int]], places: int) -> tuple[Tensor, Tensor]:
-        """States (B, places, D) and lengths (B,) of token ids, padded to `places`."""
+    def run(self, ids: list[list[int]], places: int) -> tuple[Tensor, Tensor, Tensor]:
+        """States (B, places, D), embeddings (B, D) and lengths (B,) of token ids, padded to `places`."""
         device = self.model.device
         padded = torch.full((len(ids), places), self.tokenizer.pad_token_id, dtype=torch.long)
         for row, tokens in zip(padded, ids, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
-        states = self.model(input_ids=padded.to(device)).last_hidden_state
-        return states, torch.tensor([len(tokens) for tokens in ids], device=device)
+        out = self.model(input_ids=padded.to(device), output_hidden_states=self.clip_skip > 1)
+        last, length = out.last_hidden_state, torch.tensor([len(tokens) for tokens in ids], device=device)
+        states = last if self.clip_skip == 1 else self.final_norm(out.hidden_states[-self.clip_skip])
+        return states, last[torch.arange(len(ids), device=device), length - 1], length
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Encodes texts; those over 77 tokens are truncated as CLIP does, keeping EOS last."""
         ids, cut = self.tokenize(texts)
-        states, length = self.run(ids, PLACES)
-        return Encoded(states, states[torch.arange(len(ids), device=states.device), length - 1], length, cut)
+        return Encoded(*self.run(ids, PLACES), cut)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings alone, (B, D): the encoder is causal, so nothing after the longest text's EOS is computed."""
         ids, _ = self.tokenize(texts)
-        states, length = self.run(ids, max(map(len, ids)))
-        return states[torch.arange(len(ids), device=states.device), length - 1]
+        return self.run(ids, max(map(len, ids)))[1]
 
     def compose(self, prompts: Sequence[str], mean: bool = False) -> Tensor:
         """Embeddings of composed prompts, (B, D): each chunk between commas embedded by itself, the

@@ -23,14 +23,16 @@ def text_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name.removeprefix("text_model."): value for name, value in model.state_dict().items() if "position_ids" not in name}
 
 
-def hash_encoder(tokenizer: Any, model: nn.Module) -> str:
-    """Of the vocabulary, the weights in float16, and what else a tokenizer does that CLIP's doesn't."""
+def hash_encoder(tokenizer: Any, model: nn.Module, clip_skip: int = 1) -> str:
+    """Of the vocabulary, the weights in float16, what else a tokenizer does that CLIP's doesn't, and a clip skip above 1."""
     digest = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     for name, value in sorted(text_weights(model).items()):
         digest.update(name.encode())
         digest.update(value.detach().half().cpu().contiguous().numpy().tobytes())
     if strange := peculiarities(tokenizer):
         digest.update(json.dumps(strange, sort_keys=True).encode())
+    if clip_skip > 1:
+        digest.update(f"clip skip {clip_skip}".encode())
     return digest.hexdigest()
 
 

@@ -98,8 +98,8 @@ def encode(tokens: Tokens, encoder: TextEncoder) -> Rows:
     parts = []
     for start in range(0, len(tokens.wholes), AT_ONCE):
         some = Tokens(tokens.wholes[start : start + AT_ONCE], tokens.parts[start : start + AT_ONCE])
-        states, length = encoder.run(some.wholes, PLACES)
-        parts.append((variants_of(at_eos(states, length), some.parts, encoder), states.float(), length))
+        states, embedding, length = encoder.run(some.wholes, PLACES)
+        parts.append((variants_of(embedding.float(), some.parts, encoder), states.float(), length))
     variants, all_states, lengths = map(torch.cat, zip(*parts, strict=True))
     return Rows(variants[:, 0], all_states, lengths, others=variants[:, 1:] if variants.shape[1] > 1 else None)
 
@@ -111,7 +111,7 @@ def encode_embeddings(tokens: Tokens, encoder: TextEncoder) -> Tensor:
     first = [variants[:1] for variants in tokens.parts]
     if whole := [k for k, variants in enumerate(first) if not variants[0]]:
         ids = [tokens.wholes[k] for k in whole]
-        embedding[whole] = at_eos(*encoder.run(ids, max(map(len, ids))))
+        embedding[whole] = encoder.run(ids, max(map(len, ids)))[1].float()
     return variants_of(embedding, first, encoder)[:, 0]
 
 
@@ -127,18 +127,13 @@ def variants_of(own: Tensor, parts: list[list[list[list[int]]]], encoder: TextEn
 def sums(parts: list[list[list[int]]], encoder: TextEncoder) -> Tensor:
     """The embeddings of samples' parts, added as differences to the empty prompt's, (B, D)."""
     flat, empty = [part for some in parts for part in some], encoder.empty.embedding[0].float()
-    each = torch.cat([at_eos(*encoder.run(some, max(map(len, some)))) for some in batched(flat, 4 * AT_ONCE)])
+    each = torch.cat([encoder.run(some, max(map(len, some)))[1].float() for some in batched(flat, 4 * AT_ONCE)])
     return torch.stack([some.sum(0) for some in (each - empty).split([len(some) for some in parts])]) + empty
 
 
 def batched(texts: list[list[int]], size: int) -> list[list[list[int]]]:
     """Texts in parts of a size."""
     return [texts[start : start + size] for start in range(0, len(texts), size)]
-
-
-def at_eos(states: Tensor, length: Tensor) -> Tensor:
-    """Embeddings (B, D), float32, of states (B, places, D)."""
-    return states[torch.arange(len(states), device=states.device), length - 1].float()
 
 
 class Keep(ABC):

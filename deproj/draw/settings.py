@@ -22,6 +22,7 @@ class SdSettings:
         guidance: classifier-free guidance, 1 for none.
         cpu: whether it is quick enough to draw without CUDA.
         prompts, samples: what data.prompts and data.size are by default.
+        clip_skip: from which of the text encoder's layers states are, as A1111 and ComfyUI count: 1 for the last.
         config, tokenizer: of a single file, folders of its configuration and of CLIP's vocabulary, or None.
     """
 
@@ -35,6 +36,7 @@ class SdSettings:
     samples: int
     config: str | None = None  # version 0.1's runs have neither
     tokenizer: str | None = None
+    clip_skip: int = 1
 
     def __post_init__(self) -> None:
         if (self.config or self.tokenizer) and not self.path.lower().endswith((".safetensors", ".ckpt")):

@@ -77,6 +77,11 @@ class Deprojector(nn.Module, ABC):
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(f"the selection in this model's config.json can't be made: {error}") from None
 
+    @property
+    def clip_skip(self) -> int:
+        """From which of the text encoder's layers its states are, counted from the end: 1 for the last."""
+        return int(self.provenance.get("clip_skip", 1))
+
     @abstractmethod
     def unroll(self, embedding: Tensor, places: int, fed: Tensor | None = None) -> Tensor:
         """Predicts the first `places` states after SOS, (B, places, D).
@@ -146,6 +151,8 @@ class Deprojector(nn.Module, ABC):
         if encoder.deprojection is not None and self.deprojection is not None:
             self.deprojection.copy_(encoder.deprojection)
         self.provenance["encoder"] = encoder.hash
+        if encoder.clip_skip > 1:
+            self.provenance["clip_skip"] = encoder.clip_skip
 
     def describe(self, run: RunFolder, result: RunResult) -> None:
         """Notes what its card reports of its run: losses, numbers, the command, and the sheet of benchmark prompts."""
@@ -239,6 +246,11 @@ class Deprojector(nn.Module, ABC):
         """
         if self.config.width != encoder.width:
             raise UserError(f"{source} has states of width {self.config.width}, the text encoder {encoder.width}.")
+        if self.clip_skip != encoder.clip_skip:
+            raise UserError(
+                f"{source} was trained with clip skip {self.clip_skip}, the pipeline has {encoder.clip_skip}; set it to "
+                f"{self.clip_skip}, as sd.clip_skip={self.clip_skip} (1 is none, as A1111 and ComfyUI count)."
+            )
         trained_on = self.provenance.get("encoder")
         if trained_on is None:
             if not torch.allclose(self.sos, encoder.sos.to(self.sos), atol=1e-2):
