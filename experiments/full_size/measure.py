@@ -1,7 +1,8 @@
 """What Stable Diffusion's size takes, on random weights: ``python experiments/full_size/measure.py FOLDER``.
 
-Makes the full-size folders, trains a few steps on them, draws a picture, times the parts and evaluates the run, each a command
-of its own in FOLDER, and prints the time and peak memory of each. FOLDER gets 3.2 GB; what is there already is not made again.
+Makes the full-size folders, trains a few steps on them, draws a picture, times the parts, evaluates the run and tries a step of
+four samples of each objective, each a command of its own in FOLDER, and prints the time and peak memory of each. FOLDER gets
+3.2 GB; what is there already is not made again. ``measure.py FOLDER make states conditioning attention`` does these alone.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ with torch.no_grad():
     timed("the U-Net once", lambda: unet(torch.zeros(1, 4, 64, 64), 1, encoder.empty.states))
 Path("parts.json").write_text(json.dumps(found))
 """
-COMMANDS = {
+OBJECTIVES = ("states", "conditioning", "attention")
+STEP = [
+    *("-m", "deproj.train", "--dry-run", "sd=sd15", "sd.path=full/sd", "sd.clip=full/clip", "data.prompts=grammar"),
+    *("data.size=4", "data.held_out=1", "data.batch_size=4", "data.cache=none", "evaluate=0", "render=off"),
+]
+COMMANDS: dict[str, list[str]] = {
     "make": ["-m", "deproj.fullsize", "full"],
     "train": [
         *("-m", "deproj.train", "sd=sd15", "sd.path=full/sd", "sd.clip=full/clip", "sd.cpu=true", "sd.steps=2"),
@@ -56,6 +62,7 @@ COMMANDS = {
     "picture": ["-m", "deproj.generate", "run", "cat, maid", "--out", "pictures"],
     "parts": ["-c", PARTS],
     "evaluate": ["-m", "deproj.evaluate", "run", "--count", "2"],
+    **{name: [*STEP, f"objective={name}"] for name in OBJECTIVES},
 }
 MADE = {
     "make": "full",
@@ -67,12 +74,13 @@ MADE = {
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, chosen = Path(sys.argv[1]), sys.argv[2:] or list(COMMANDS)
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     print("| command | seconds | of the processor's time | peak memory, GB |\n|---|---|---|---|", flush=True)
-    for name, arguments in COMMANDS.items():
-        if (folder / MADE[name]).exists():
+    for name in chosen:
+        arguments = COMMANDS[name]
+        if name in MADE and (folder / MADE[name]).exists():
             continue
         start = time.monotonic()
         with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
@@ -85,6 +93,9 @@ def main() -> None:
             sys.exit(f"{name} failed: {folder / name}.log")
         wall, cpu = time.monotonic() - start, used.ru_utime + used.ru_stime
         print(f"| {name} | {wall:.0f} | {cpu:.0f} | {used.ru_maxrss * 1024 / 1e9:.1f} |", flush=True)
+        if name in OBJECTIVES:  # an epoch of these is one step
+            said = (folder / f"{name}.log").read_text(encoding="utf-8")
+            print(*(f"| {line} | | | |" for line in said.splitlines() if line.startswith("Time:")), flush=True)
 
 
 if __name__ == "__main__":
