@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from deproj.clip.check import SMALL_FILES, check_finite, check_folder, check_tokenizer, variant
 from deproj.clip.identity import hash_encoder, text_weights
+from deproj.clip.inversions import add_inversion
 from deproj.clip.single_file import SingleFile, is_file
 from deproj.pixel import local
 from deproj.process.errors import UserError
@@ -86,7 +87,9 @@ class TextEncoder:
         projection: W, (D, D), or None; `deprojection` is its inverse.
         clip_skip: from which layer the states are, counted from the end: 1 for the last.
         hash: of all that the tokenizer does, of the text weights in float16, so that copies of one
-            encoder saved in either precision have the same, and of a clip skip above 1.
+            encoder saved in either precision have the same, and of a clip skip above 1. A model is trained for it.
+        inversions: hashes of textual inversions by their words.
+        vectors: token ids of a textual inversion's vectors by its own.
     """
 
     def __init__(self, tokenizer: Any, model: Any, projection: Tensor | None = None, clip_skip: int = 1) -> None:
@@ -101,6 +104,8 @@ class TextEncoder:
         self.projection = projection
         self.deprojection = None if projection is None else invert(projection)
         self.hash = hash_encoder(tokenizer, model, clip_skip)
+        self.inversions: dict[str, str] = {}
+        self.vectors: dict[int, list[int]] = {}
         self.empty = self([""])
         self.sos = self.empty.states[0, 0].clone()
 
@@ -135,6 +140,26 @@ class TextEncoder:
         projection = None if clip is None else load_projection(clip, model)
         return cls(words, model.to(device), None if projection is None else projection.to(device), clip_skip)
 
+    @property
+    def texts_hash(self) -> str:
+        """Of all that the states of a text depend on: `hash`, and the textual inversions."""
+        return "-".join([self.hash, *(self.inversions[word] for word in sorted(self.inversions))])
+
+    def load_textual_inversion(self, source: str | Path, token: str | None = None) -> str:
+        """Adds a word to what prompts and captions can say, and returns it.
+
+        Args:
+            source: local file (.safetensors, .pt, .bin) or hub id of a textual inversion for this text encoder.
+            token: the word; by default the file's own, or its name.
+
+        Raises:
+            UserError: for what is no textual inversion of this width, and for a word that is taken or is none.
+        """
+        word, ids, digest = add_inversion(source, token, self.tokenizer, self.model)
+        self.inversions[word] = digest
+        self.vectors[ids[0]] = ids
+        return word
+
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Tensor]:
         """Token ids of each text, SOS and EOS included, cut to 77, and which were cut, (B,) bool."""
         ids = self.token_ids(texts)
@@ -150,10 +175,13 @@ class TextEncoder:
                 check_encodable(text, f"the text {text[:60]!a}")
         ids = self.tokenizer(list(texts), verbose=False, return_attention_mask=False).input_ids if texts else []
         ends = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
-        return [
+        rows = [
             row if ends.isdisjoint(inner := row[1:-1]) else [row[0], *(one for one in inner if one not in ends), row[-1]]
             for row in ids
         ]
+        if not self.vectors:
+            return rows
+        return [[vector for one in row for vector in self.vectors.get(one, [one])] for row in rows]
 
     def run(self, ids: list[list[int]], places: int) -> tuple[Tensor, Tensor, Tensor]:
         """States (B, places, D), embeddings (B, D) and lengths (B,) of token ids, padded to `places`."""

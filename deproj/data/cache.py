@@ -322,7 +322,7 @@ class Planned(NamedTuple):
 
 def named(key: dict[str, Any], count: int, encoder: TextEncoder, keep: str) -> tuple[dict[str, Any], str]:
     """The whole key of a cache, and the name that its hash gives the folder."""
-    key = {"version": VERSION, "encoder": encoder.hash, "rows": count, "width": encoder.width, **key}
+    key = {"version": VERSION, "encoder": encoder.texts_hash, "rows": count, "width": encoder.width, **key}
     if keep != "states":
         key["keep"] = keep
     return key, hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]

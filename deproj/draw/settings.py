@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deproj.process.errors import UserError
 
@@ -23,6 +23,7 @@ class SdSettings:
         cpu: whether it is quick enough to draw without CUDA.
         prompts, samples: what data.prompts and data.size are by default.
         clip_skip: from which of the text encoder's layers states are, as A1111 and ComfyUI count: 1 for the last.
+        textual_inversions: files or hub ids, whose words captions may use.
         config, tokenizer: of a single file, folders of its configuration and of CLIP's vocabulary, or None.
     """
 
@@ -37,6 +38,7 @@ class SdSettings:
     config: str | None = None  # version 0.1's runs have neither
     tokenizer: str | None = None
     clip_skip: int = 1
+    textual_inversions: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if (self.config or self.tokenizer) and not self.path.lower().endswith((".safetensors", ".ckpt")):

@@ -75,7 +75,10 @@ class StableDiffusion:
         from deproj.clip.encoder import TextEncoder  # transformers takes a second to import
 
         chosen = self.settings
-        return TextEncoder.from_pretrained(chosen.path, chosen.clip, device, chosen.config, chosen.tokenizer, chosen.clip_skip)
+        encoder = TextEncoder.from_pretrained(chosen.path, chosen.clip, device, chosen.config, chosen.tokenizer, chosen.clip_skip)
+        for source in chosen.textual_inversions:
+            encoder.load_textual_inversion(source)
+        return encoder
 
     def renderer(self, encoder: TextEncoder, device: str, dtype: torch.dtype | None = None) -> Renderer:
         """What draws its pictures; its weights in float16 on CUDA and float32 on a CPU, or as asked."""

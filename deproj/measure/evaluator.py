@@ -140,7 +140,7 @@ class Evaluator:
         """What is computed from the true states (N, 77, D); None where nothing is drawn."""
         if self.renderer is None:
             return None
-        key = {"version": VERSION, "encoder": self.encoder.hash, "prompts": self.prompts}
+        key = {"version": VERSION, "encoder": self.encoder.texts_hash, "prompts": self.prompts}
         return Reference.of(self.renderer, states, self.seeds(len(states)), key, self.cache, self.progress)
 
     def of_pictures(self, pictures: Tensor, reference: Tensor, texts: list[str]) -> dict[str, Measure]:

@@ -82,7 +82,7 @@ class BenchmarkSheet(pl.Callback):
 
     def first_row(self) -> Tensor:
         """Pictures of the true states, (6, height, width, 3) uint8, drawn once for all runs."""
-        made_from = repr((self.encoder.hash, self.renderer.hash, PROMPTS, SEEDS))
+        made_from = repr((self.encoder.texts_hash, self.renderer.hash, PROMPTS, SEEDS))
         path = self.cache / f"benchmark-{hashlib.sha256(made_from.encode()).hexdigest()[:20]}.safetensors"
         states = self.encoder(PROMPTS).states
         return kept(path, lambda: {"pictures": self.pictures(states)}, "the benchmark pictures of the true states")["pictures"]
