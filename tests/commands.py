@@ -181,6 +181,9 @@ class Commands:
             words.append(f"{key(values[0])}=" + ",".join(value.partition("=")[2] for value in values[:most]))
         if "sd=sd15" in words:  # the same code on weights that are here
             changed |= {"sd.path": str(WEIGHTS), "sd.clip": str(WEIGHTS / "clip")}
+        if "experiment=sd15" in words:  # the whole recipe, with pictures and a CLIP score
+            changed |= {"sd.path": str(WEIGHTS), "sd.clip": str(WEIGHTS / "clip"), "sd.cpu": "true", "sd.steps": "2"}
+            changed |= {"data.prompts": "grammar", "data.column": "null", "model.hidden": "16", "objective.states_first": "1"}
         if any(key(word) == "hydra.sweeper.n_trials" for word in words):
             changed["hydra.sweeper.n_trials"] = "1"
         return [word for word in words if key(word) not in changed] + [f"{name}={value}" for name, value in changed.items()]
