@@ -290,6 +290,12 @@ def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
         )
     check_finite(model.state_dict(), f"the CLIP {str(clip)!r}")
     theirs, ours = text_weights(model), text_weights(text_encoder)
+    layers, made = (int(m.config.num_hidden_layers) for m in (model, text_encoder))
+    if layers != made:  # as of Stable Diffusion 2.x, whose text encoder lacks the last one
+        raise UserError(
+            f"the CLIP {str(clip)!r} has {layers} text layers, the pipeline's text encoder {made}, so that its embeddings are "
+            "not CLIP's; set sd.clip=null (pictures can't be embedded then)."
+        )
     for name, value in ours.items():
         other = theirs.get(name)
         if other is None or other.shape != value.shape or not torch.allclose(other, value, rtol=2e-3, atol=1e-6):
