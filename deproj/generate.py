@@ -7,6 +7,7 @@ prompt calls are drawn by themselves.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -23,7 +24,9 @@ from deproj.data.captions.open import read_captions
 from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.draw.stamp import Stamp
 from deproj.expression import Expression, Named, Picture, between, hints_at, parse
+from deproj.pixel import NAME as PIXEL
 from deproj.process.errors import UserError, run_command
 from deproj.process.letters import typed_text
 from deproj.process.progress import Phase, progress_here
@@ -31,6 +34,7 @@ from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from deproj.draw.settings import SdSettings
@@ -138,12 +142,13 @@ def main() -> int:
         description=(__doc__ or "").splitlines()[0],
         epilog="Prompts that begin with - stand after --, and a negative one behind =: --negative=-cat -- '-red hair'.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a run's folder, an exported model's, or a hub id")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a run's folder, an exported model's, a hub id or a short name")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="as in 'cat, maid' or '1girl, red hair:1.2, -black skirt'")
     parser.add_argument("--file", type=Path, help="a file of prompts, read as captions are: a line each in a .txt")
     parser.add_argument(
         "--image", action="append", default=[], type=Path, metavar="PICTURE", help="photo.png is <photo> in prompts"
     )
+    parser.add_argument("--again", type=Path, metavar="PICTURE", help="draws a picture once more, by what its PNG says")
     parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="a strip of pictures from one prompt to another")
     parser.add_argument("--steps", type=int, default=8, help="pictures in that strip (8)")
     parser.add_argument(
@@ -154,7 +159,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (1), from seeds one after another")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt (0)")
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what is to be avoided")
-    parser.add_argument("--strength", type=float, default=1.0, help="from the true states (0) to the deprojected ones (1)")
+    parser.add_argument("--strength", type=float, help="from the true states (0) to the deprojected ones (1, the default)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance (the run's)")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (the run's)")
     parser.add_argument("--sd", help="folder, .safetensors file or hub id of a Stable Diffusion 1.x (the run's, or pixel)")
@@ -165,6 +170,8 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to draw (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the pictures (pictures)")
     args = parser.parse_intermixed_args()  # prompts may stand before and after options
+    if args.model is None and args.again is None:
+        parser.error("the following arguments are required: MODEL")
     args.prompts, args.negative = list(map(typed_text, args.prompts)), typed_text(args.negative)
     args.between = None if args.between is None else list(map(typed_text, args.between))
     return run_command(lambda: generate(args), args.out)
@@ -212,6 +219,24 @@ class Asked:
         return replace(self, labels=labels, expressions=[between(first, second, share) for share in shares])
 
 
+def repeated(args: argparse.Namespace, stamp: Stamp) -> argparse.Namespace:
+    """The options that draw a picture once more, but for those that are given too.
+
+    Raises:
+        UserError: for options that the picture itself decides.
+    """
+    if args.prompts or args.file or args.between or args.count != 1 or args.seed:
+        raise UserError("--again repeats one picture; leave prompts, --file, --between, --count and --seed out.")
+    again = argparse.Namespace(**vars(args))
+    again.model, again.sd = args.model or stamp.model, args.sd or (None if stamp.sd == PIXEL else stamp.sd)
+    again.negative, again.seed = args.negative or stamp.negative, stamp.seed
+    again.strength = stamp.strength if args.strength is None else args.strength
+    again.guidance = stamp.guidance if args.guidance is None else args.guidance
+    again.sampler_steps = stamp.steps if args.sampler_steps is None else args.sampler_steps
+    again.prompts = [stamp.prompt] if stamp.to is None else [stamp.prompt, stamp.to]
+    return again
+
+
 def check(args: argparse.Namespace) -> None:
     """Refuses options out of range, before anything is loaded."""
     if args.count < 1:
@@ -240,6 +265,9 @@ def load(args: argparse.Namespace) -> DeprojectorPipeline:
 
 def generate(args: argparse.Namespace) -> None:
     """Draws what is asked for, and writes pictures and sheets."""
+    stamp = None if args.again is None else Stamp.of(args.again)
+    args = args if stamp is None else repeated(args, stamp)
+    args.strength = 1.0 if args.strength is None else args.strength
     check(args)
     asked = Asked.of(args)
     check_writable(args.out)
@@ -248,9 +276,14 @@ def generate(args: argparse.Namespace) -> None:
         pipe = load(args)
     for hint in hints_at([*asked.labels, args.negative]):
         print(f"warning: {hint}", file=sys.stderr)
+    if stamp is not None and weights_hash(pipe.model) != stamp.model_hash:
+        raise UserError(f"{args.model} is not the model that drew {args.again}, which had the hash {stamp.model_hash}.")
     true = true_states(pipe, asked, args) if args.compare else []
     if args.between is not None:
         asked = asked.strip(args.steps)
+    elif stamp is not None and stamp.to is not None:
+        first, second = asked.expressions
+        asked = replace(asked, labels=[f"{stamp.share:.0%}"], expressions=[between(first, second, stamp.share)])
     embedded = pipe.embed(asked.expressions)
     for caution in pipe.cautions(asked.expressions, embedded):
         print(f"warning: {caution}", file=sys.stderr)
@@ -262,10 +295,16 @@ def generate(args: argparse.Namespace) -> None:
         draw = Drawing(pipe, asked.negative, asked.pictures, phase)
         drawn = draw(states.repeat_interleave(args.count, 0), seeds)
         above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
-    write_pictures(drawn, asked.labels, seeds, args)
-    sheets = write_sheets(drawn, above, asked.labels, args) if args.compare or args.between else []
-    said = ", ".join([f"{len(drawn)} picture{'s' * (len(drawn) > 1)}", *sheets])
-    print(f"Wrote {said} to {args.out}.")
+    files = pictures_of(drawn, asked.labels, seeds, pipe, args, stamp)
+    sheets = sheets_of(drawn, above, asked.labels, args) if args.compare or args.between else {}
+    number = first_free(args.out, [*files, *sheets])
+    for name, (picture, made_of) in files.items():
+        save_image(picture, args.out / numbered(name, number), made_of.notes)
+    for name, picture in sheets.items():
+        save_image(picture, args.out / numbered(name, number))
+    said = ", ".join([f"{len(drawn)} picture{'s' * (len(drawn) > 1)}", *(numbered(name, number) for name in sheets)])
+    kept = f"; what was there is kept, and the new names end in ({number})" if number > 1 else ""
+    print(f"Wrote {said} to {args.out}{kept}.")
 
 
 def true_states(pipe: DeprojectorPipeline, asked: Asked, args: argparse.Namespace) -> list[Tensor | None]:
@@ -281,27 +320,58 @@ def true_states(pipe: DeprojectorPipeline, asked: Asked, args: argparse.Namespac
     return [torch.lerp(first, second, k / (args.steps - 1)) for k in range(args.steps)]
 
 
-def write_pictures(drawn: Tensor, labels: list[str], seeds: list[int], args: argparse.Namespace) -> None:
-    """Writes each picture (height, width, 3) uint8 to a file of its own, with what it was made from in it."""
+def pictures_of(
+    drawn: Tensor, labels: list[str], seeds: list[int], pipe: DeprojectorPipeline, args: argparse.Namespace, stamp: Stamp | None
+) -> dict[str, tuple[Image, Stamp]]:
+    """Each picture (height, width, 3) uint8 by the name of its file, with what it was made of."""
+    found, height, width = {}, drawn.shape[1], drawn.shape[2]
+    of_all = Stamp(
+        *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.sd.scheduler).__name__, args.strength),
+        *(args.model, weights_hash(pipe.model), pipe.path, pipe.encoder.hash, width, height),
+    )
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
         name = f"strip-{number + 1:02d}" if args.between else f"{number + 1:03d}-{slug(label)}".strip("-")
         name += f"-{seeds[k]}" if args.count > 1 else ""
-        about = {"prompt": label, "seed": str(seeds[k]), "model": args.model}
+        made_of = replace(of_all, prompt=label, seed=seeds[k])
+        if stamp is not None:
+            made_of = replace(made_of, prompt=stamp.prompt, to=stamp.to, share=stamp.share)
         if args.between:
-            about |= {"prompt": " to ".join(args.between), "share": f"{number / (args.steps - 1):g}"}
-        save_image(enlarged(fromarray(picture.numpy()), SIDE), args.out / f"{name}.png", about)
+            made_of = replace(made_of, prompt=args.between[0], to=args.between[1], share=number / (args.steps - 1))
+        found[f"{name}.png"] = enlarged(fromarray(picture.numpy()), SIDE), made_of
+    return found
 
 
-def write_sheets(drawn: Tensor, above: Tensor | None, labels: list[str], args: argparse.Namespace) -> list[str]:
-    """Writes the pictures side by side, and returns the names of the sheets."""
+def weights_hash(model: torch.nn.Module) -> str:
+    """Of a model's weights, ten letters."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:10]
+
+
+def first_free(folder: Path, names: list[str]) -> int:
+    """The first number from 1 on with which none of the names is taken."""
+    number = 1
+    while any((folder / numbered(name, number)).exists() for name in names):
+        number += 1
+    return number
+
+
+def numbered(name: str, number: int) -> str:
+    """A file's name with a number, as browsers write it; without it for 1."""
+    return name if number == 1 else f"{Path(name).stem} ({number}){Path(name).suffix}"
+
+
+def sheets_of(drawn: Tensor, above: Tensor | None, labels: list[str], args: argparse.Namespace) -> dict[str, Image]:
+    """The pictures side by side, by the names of their files."""
     import torch  # see `load`
 
-    name, names = "strip" if args.between else "sheet", []
+    name, found = "strip" if args.between else "sheet", {}
     for number, part in enumerate(torch.arange(len(drawn)).split(COLUMNS), 1):
-        names.append(f"{name}.png" if number == 1 else f"{name}-{number}.png")
-        save_image(sheet_of(drawn, above, part, labels, args), args.out / names[-1])
-    return names
+        file = f"{name}.png" if number == 1 else f"{name}-{number}.png"
+        found[file] = sheet_of(drawn, above, part, labels, args)
+    return found
 
 
 def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], args: argparse.Namespace) -> Image:

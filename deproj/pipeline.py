@@ -53,7 +53,7 @@ class DeprojectorPipeline:
         pictures: CLIP's image encoder, or None where pictures can't be taken.
         steps, guidance: of the sampler, where a call doesn't set them.
         chunk: pictures to draw at once where there are many.
-        name: of the Stable Diffusion, as ``pixel``.
+        name, path: of the Stable Diffusion, as ``pixel``; its folder, file or hub id.
 
     Args:
         selection: in whose order the model's states stand; None where that is not known. Only `strength` needs it.
@@ -71,7 +71,7 @@ class DeprojectorPipeline:
         self.sd, self.encoder, self.model = renderer.pipe, encoder, model.eval()
         self.pictures, self.selection = pictures, selection
         self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
-        self.name = renderer.settings.name
+        self.name, self.path = renderer.settings.name, renderer.settings.path
 
     def __repr__(self) -> str:
         takes = "texts and pictures" if self.pictures is not None else "texts"

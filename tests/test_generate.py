@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
+from deproj.draw.stamp import Stamp
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.pixel.scenes import draw, sample
 
@@ -62,14 +64,53 @@ def test_draws_prompts_and_pictures(generate: Generate, tmp_path: Path):
     assert "warning" not in ended.err
     with Image.open(tmp_path / "a" / "003-my-photo-red-hair-4.png") as image:
         assert image.size == (256, 256)
-        assert image.text["prompt"] == "<my photo>, red hair"
-        assert image.text["seed"] == "4"
+        assert image.text["parameters"].startswith("<my photo>, red hair\nSteps: 2, Sampler: DPMSolverMultistepScheduler, CFG")
+    made_of = Stamp.of(tmp_path / "a" / "003-my-photo-red-hair-4.png")
+    assert (made_of.prompt, made_of.seed, made_of.strength) == ("<my photo>, red hair", 4, 1.0)
+    assert (made_of.sd, made_of.width, made_of.height) == ("pixel", 32, 32)
 
     assert generate(*arguments, "--out", "b").code == 0
     for name in names(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     files = {(tmp_path / "a" / name).read_bytes() for name in names(tmp_path / "a")}
     assert len(files) == 6, "every prompt and seed has a picture of its own"
+
+
+def test_a_picture_is_drawn_again_by_what_it_says(generate: Generate, tmp_path: Path, exported: Path):
+    options = ["--seed", "7", "--strength", "0.5", "--guidance", "2", "--negative", "cat", "--out", "one"]
+    assert generate("1girl, red hair", *options).code == 0
+    assert generate("--between", "1girl", "1boy", "--steps", "4", "--out", "way").code == 0
+    for path in (tmp_path / "way" / "strip-02.png", tmp_path / "one" / "001-1girl-red-hair.png"):
+        ended = generate("--again", path, "--out", f"again-{path.stem}")
+        assert ended.code == 0, ended.err
+        (again,) = (tmp_path / f"again-{path.stem}").iterdir()
+        with Image.open(path) as before, Image.open(again) as after:
+            difference = np.asarray(before).astype(int) - np.asarray(after)
+        assert np.abs(difference).max() <= 1, "but for rounding: it was drawn beside others"
+        assert Stamp.of(again) == Stamp.of(path)
+    assert generate("--again", path, "--strength", "0.25", "--out", "other").code == 0
+    assert Stamp.of(tmp_path / "other" / again.name) == replace(Stamp.of(path), strength=0.25), "all else stays"
+    Image.new("RGB", (32, 32)).save(tmp_path / "blank.png")
+    mistakes = [
+        (["--again", "blank.png"], "blank.png doesn't say what it was made of"),
+        (["--again", "missing.png"], "missing.png cannot be read as a picture"),
+        (["cat", "--again", path], "--again repeats one picture; leave prompts"),
+    ]
+    for arguments, said in mistakes:
+        ended = generate(*arguments)
+        assert ended.code == 1
+        assert said in ended.err
+    ended = generate("--again", path, model="all-batch")
+    assert "is not the model that drew" in ended.err
+
+
+def test_pictures_of_before_are_kept(generate: Generate, tmp_path: Path):
+    for number in (1, 2, 3):
+        ended = generate("cat", "--compare", "--seed", number, "--out", "out")
+        assert ended.code == 0, ended.err
+    assert names(tmp_path / "out") == sorted(f"{name}{end}.png" for name in ("001-cat", "sheet") for end in ("", " (2)", " (3)"))
+    assert "what was there is kept, and the new names end in (3)" in ended.out
+    assert [Stamp.of(tmp_path / "out" / f"001-cat{end}.png").seed for end in ("", " (2)", " (3)")] == [1, 2, 3]
 
 
 def test_a_picture_by_itself_and_a_sheet(generate: Generate, tmp_path: Path):

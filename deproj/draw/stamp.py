@@ -1,0 +1,99 @@
+"""What a picture was made of, kept in its PNG: under our key, and as A1111's web interface writes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from deproj.process.errors import UserError
+
+__all__ = ["Stamp"]
+
+#: Of the text chunk that holds a stamp as JSON.
+KEY = "deproj"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """All that made a picture.
+
+    Attributes:
+        prompt, negative: expressions as they were typed.
+        seed: of its noise.
+        steps, guidance, sampler: of the sampler; `guidance` is classifier-free guidance.
+        strength: from the true states (0) to the deprojected ones (1).
+        model: a run's folder, an exported model's, a hub id or a short name.
+        model_hash: of the model's weights.
+        sd: folder, file, hub id or ``pixel``.
+        encoder: hash of its text encoder.
+        width, height: as it was drawn, in pixels.
+        to: the prompt that a strip leads to, or None.
+        share: of the way there, 0 to 1.
+    """
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    strength: float
+    model: str
+    model_hash: str
+    sd: str
+    encoder: str
+    width: int
+    height: int
+    to: str | None = None
+    share: float = 0.0
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Text chunks of the PNG, by their keys."""
+        return {KEY: json.dumps(asdict(self), ensure_ascii=False), "parameters": self.parameters}
+
+    @property
+    def parameters(self) -> str:
+        """As A1111's web interface and those that read its pictures know it."""
+        lines = [self.prompt if self.to is None else f"{self.prompt} to {self.to}"]
+        if self.negative:
+            lines.append(f"Negative prompt: {self.negative}")
+        told: dict[str, Any] = {"Steps": self.steps, "Sampler": self.sampler, "CFG scale": f"{self.guidance:g}"}
+        told |= {"Seed": self.seed, "Size": f"{self.width}x{self.height}", "Model": self.sd}
+        told |= {"Deprojector": self.model, "Deprojector hash": self.model_hash, "Deprojector strength": f"{self.strength:g}"}
+        if self.to is not None:
+            told["Share"] = f"{self.share:g}"
+        lines.append(", ".join(f"{name}: {quoted(value)}" for name, value in told.items()))
+        return "\n".join(lines)
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """The stamp of a PNG.
+
+        Raises:
+            UserError: for what can't be read as a picture, and for one that isn't ours or of an earlier version.
+        """
+        try:
+            with Image.open(path) as image:
+                image.load()
+                content = getattr(image, "text", {}).get(KEY)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
+        if content is None:
+            raise UserError(
+                f"{path} doesn't say what it was made of; it is no PNG that deproj.generate wrote, or was changed since."
+            )
+        try:
+            return cls(**json.loads(content))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path} says what it was made of in a way that isn't understood here: {error}") from None
+
+
+def quoted(value: Any) -> str:
+    """A value among others that commas part."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(letter in text for letter in ',:"\n') else text
