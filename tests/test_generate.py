@@ -17,6 +17,7 @@ from PIL import Image
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.stamp import Stamp
+from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.pixel.scenes import draw, sample
 
@@ -256,3 +257,24 @@ def test_a_run_brings_its_own_settings(train: Callable[..., Ended], generate: Ge
     assert np.array_equal(pixels[0], pixels[1])
     assert not np.array_equal(pixels[0], pixels[2])
     assert own != less != same
+
+
+def test_a_run_that_is_not_done_is_drawn_from_by_its_best_weights(
+    train: Callable[..., Ended], generate: Generate, tmp_path: Path, encoder: TextEncoder
+):
+    assert train("hydra.run.dir=run", "trainer.max_epochs=2").code == 0
+    whole = Deprojector.from_pretrained("run", encoder)
+    shutil.rmtree(tmp_path / "run" / "deprojector")
+    (tmp_path / "run" / "result.json").unlink()
+    ended = generate("cat", "--out", "out", model="run")
+    assert ended.code == 0, ended.err
+    assert "run isn't done; taken are its best weights so far, of epoch " in ended.out
+    so_far = Deprojector.from_pretrained("run", encoder)
+    assert all(torch.equal(value, so_far.state_dict()[name]) for name, value in whole.state_dict().items())
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["deprojector"]
+    torch.save(content, path)
+    assert "of an earlier version" in generate("cat", model="run").err
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "best.ckpt is damaged" in generate("cat", model="run").err

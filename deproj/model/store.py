@@ -14,6 +14,7 @@ from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model.card import FILES, model_card
+from deproj.process.checkpoint import read_checkpoint
 from deproj.process.errors import UserError
 from deproj.process.files import intact, refuse_pointer, replacing, write_whole
 from deproj.process.hub import download, upload
@@ -51,7 +52,7 @@ def shipped() -> list[str]:
 
 
 def locate_model(source: str | Path, revision: str | None = None) -> Path:
-    """The folder of an exported model.
+    """The folder of an exported model, or the best checkpoint of a run that isn't done.
 
     Args:
         source: that folder, a run's folder, a short name (`shipped`), or a hub id, which is downloaded once.
@@ -65,7 +66,9 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     if run.model.is_dir():
         return run.model
     if run.is_run:
-        raise UserError(f"{folder} is no deprojector, but a run whose training isn't done.")
+        if run.best_checkpoint.is_file():
+            return run.best_checkpoint
+        raise UserError(f"{folder} is no deprojector, but a run whose training isn't done; its first epoch isn't either.")
     if folder.is_dir():
         return folder
     if str(source) in shipped():
@@ -108,12 +111,29 @@ def push(model: Storable, repo_id: str, message: str, private: bool | None, toke
         return upload(Path(folder), FILES, repo_id, message, private, token, **options)
 
 
+def load_checkpoint(cls: type[Model], path: Path) -> Model:
+    """The model of a run's checkpoint, as good as it was then.
+
+    Raises:
+        UserError: for one that is damaged, or that an earlier version wrote.
+    """
+    content = read_checkpoint(path, "resume the run")
+    if "deprojector" not in content:
+        raise UserError(f"{path} is of an earlier version, which can't be drawn from before the run is done; resume it.")
+    model = cls.of_config(content["deprojector"])
+    model.load_state_dict({k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")})
+    print(f"{path.parents[1]} isn't done; taken are its best weights so far, of epoch {content['epoch'] + 1}.")
+    return model
+
+
 def load(cls: type[Model], folder: Path) -> Model:
-    """A model of a folder that `save` wrote.
+    """A model of a folder that `save` wrote, or of a checkpoint.
 
     Raises:
         UserError: for a folder that holds no deprojector of this class, and for one that is damaged.
     """
+    if folder.is_file():
+        return load_checkpoint(cls, folder)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
     for name in ("config.json", "model.safetensors"):

@@ -1,8 +1,7 @@
-"""A run's checkpoints: which there are, written whole or not at all, and read with their checksums."""
+"""A run's checkpoints: which there are, written whole or not at all."""
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from deproj.process.checkpoint import read_checkpoint
 from deproj.process.errors import UserError
 from deproj.process.files import replacing
 
-__all__ = ["Behind", "RunCheckpoint", "WholeCheckpoints", "read_checkpoint"]
+__all__ = ["Behind", "RunCheckpoint", "WholeCheckpoints"]
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -95,26 +95,3 @@ class Behind:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{checkpoint} is none of ours ({type(error).__name__}); {instead}, or delete the run.") from None
-
-
-def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
-    """Reads a checkpoint, weights-only, and checks its checksums, which torch writes and doesn't read.
-
-    Args:
-        instead: of using it, what a user may do where it is damaged.
-
-    Raises:
-        UserError: for one that is missing or damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if (part := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{part} does not match its checksum")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {instead}, or delete the run's folder.") from None
-    except (PermissionError, MemoryError):
-        raise
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise UserError(f"{path} is damaged ({type(error).__name__}); {instead}, or delete the run's folder.") from None

@@ -8,10 +8,11 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 
 from deproj.clip.distance import ROWS, EmbeddingDistance
+from deproj.process.checkpoint import read_checkpoint
 from deproj.process.machine import machine
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation, RunResult
-from deproj.training.checkpoints import Behind, read_checkpoint
+from deproj.training.checkpoints import Behind
 from deproj.training.clock import Clock
 from deproj.training.dashboards import Dashboard
 from deproj.training.parts import Parts, Pictures

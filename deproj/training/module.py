@@ -77,6 +77,7 @@ class DeprojectorModule(pl.LightningModule):
         return [adam], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(adam, share), "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["deprojector"] = self.model.stored()  # with which the weights can be drawn from before the run is done
         if state := self.objective.state():
             checkpoint["objective"] = state
 
