@@ -26,7 +26,6 @@ from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.draw.stamp import Stamp
 from deproj.expression import Expression, Named, Picture, between, hints_at, parse
-from deproj.pixel import NAME as PIXEL
 from deproj.process.errors import UserError, run_command
 from deproj.process.letters import typed_text
 from deproj.process.progress import Phase, progress_here
@@ -140,7 +139,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m deproj.generate",
         description=(__doc__ or "").splitlines()[0],
-        epilog="Prompts that begin with - stand after --, and a negative one behind =: --negative=-cat -- '-red hair'.",
+        epilog="Prompts that begin with - stand after --, and a negative one behind =: --negative=-cat -- '-red hair'. "
+        f"The pixel world's words: {StableDiffusion.named('pixel').words}.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a run's folder, an exported model's, a hub id or a short name")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="as in 'cat, maid' or '1girl, red hair:1.2, -black skirt'")
@@ -228,7 +228,7 @@ def repeated(args: argparse.Namespace, stamp: Stamp) -> argparse.Namespace:
     if args.prompts or args.file or args.between or args.count != 1 or args.seed:
         raise UserError("--again repeats one picture; leave prompts, --file, --between, --count and --seed out.")
     again = argparse.Namespace(**vars(args))
-    again.model, again.sd = args.model or stamp.model, args.sd or (None if stamp.sd == PIXEL else stamp.sd)
+    again.model, again.sd = args.model or stamp.model, args.sd or (None if stamp.sd == "pixel" else stamp.sd)
     again.negative, again.seed = args.negative or stamp.negative, stamp.seed
     again.strength = stamp.strength if args.strength is None else args.strength
     again.guidance = stamp.guidance if args.guidance is None else args.guidance

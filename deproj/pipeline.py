@@ -72,6 +72,7 @@ class DeprojectorPipeline:
         self.pictures, self.selection = pictures, selection
         self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
         self.name, self.path = renderer.settings.name, renderer.settings.path
+        self.world = StableDiffusion(renderer.settings)
 
     def __repr__(self) -> str:
         takes = "texts and pictures" if self.pictures is not None else "texts"
@@ -198,6 +199,9 @@ class DeprojectorPipeline:
         for words, cut in zip(texts, self.encoder.tokenize(list(texts))[1].tolist(), strict=True):
             if cut:
                 said.append(f"{shorten(words)!r} is longer than {PLACES} tokens; the rest of it is not seen.")
+        strange = [word for word in self.world.never_said(" ".join(texts)) if word not in self.encoder.inversions]
+        if strange := [word for word in strange if not hints_at([word.upper()])]:  # a mark such as BREAK is told as such
+            said.append(f"the pixel world has never seen {', '.join(map(repr, strange[:6]))}; its words: {self.world.words}.")
         if self.model.distance is not None:
             for expression, far in zip(expressions, self.model.distance(embedding).tolist(), strict=True):
                 if far > FAR:

@@ -164,6 +164,13 @@ def test_warns_of_what_is_far_and_cut(generate: Generate):
     assert "longer than 77 tokens" in ended.err
 
 
+def test_words_that_the_world_has_never_seen_are_named(generate: Generate):
+    ended = generate("1girl, spaceship, -dragon", "red hair, in forest")
+    assert ended.code == 0
+    assert ended.err.count("never seen 'spaceship', 'dragon'; its words: 1girl, 1boy") == 1
+    assert "never seen" not in generate("cat maid girl, red eyes, at night", "1boy", "").err
+
+
 def test_warns_of_marks_and_animations(generate: Generate, tmp_path: Path):
     frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (0, 255)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.draw.settings import SdSettings
+from deproj.pixel.grammar import never_said, sayable
 from deproj.process.errors import UserError
 from deproj.settings.compose import read_config
 from deproj.settings.nodes import settings
@@ -65,6 +66,15 @@ class StableDiffusion:
     def miniature(self) -> bool:
         """Whether it is the pixel world."""
         return self.settings.name == "pixel"
+
+    @property
+    def words(self) -> str | None:
+        """What can be said of its pictures, where it knows a few words alone: in the pixel world."""
+        return sayable() if self.miniature else None
+
+    def never_said(self, text: str) -> list[str]:
+        """The words of a text that it has never seen; none where that isn't known."""
+        return never_said(text) if self.miniature else []
 
     def quick_on(self, device: str) -> bool:
         """Whether pictures can be drawn on a device without a wait of minutes each."""

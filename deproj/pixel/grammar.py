@@ -33,14 +33,33 @@ from deproj.pixel.scenes import (
     Scenes,
     sample,
 )  # fmt: skip
+from deproj.texts.benchmark import words_of
 
-__all__ = ["asked", "caption", "captions", "held_out", "held_out_prompts", "training_texts"]
+__all__ = [
+    "VOCABULARY",
+    "asked",
+    "caption",
+    "captions",
+    "held_out",
+    "held_out_prompts",
+    "never_said",
+    "sayable",
+    "training_texts",
+]
 
 Key = frozenset[tuple[str, str]]
 
 _COLOURED = {HAIR: "hair", EYE: "eye", SHIRT: "shirt", SKIRT: "skirt", TROUSERS: "trousers"}
 _NOUNS = {noun: NAMES[column] for column, noun in _COLOURED.items()} | {"eyes": "eye"}
 _PREPOSITION = {"beach": "on", "night": "at"}
+#: What can be said, by what it is about; a colour stands before its noun.
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "who": ("1girl", "1boy", "cat", "maid", "cat ears"),
+    **{noun: ATTRIBUTES[NAMES[column]] for column, noun in _COLOURED.items()},
+    "where": tuple(f"{_PREPOSITION.get(place, 'in')} {place}" for place in ATTRIBUTES["place"]),
+}
+_SAID = " ".join(" ".join((name, *said)) for name, said in VOCABULARY.items() if name not in ("who", "where"))
+_WORDS = frozenset(f"{_SAID} {' '.join((*VOCABULARY['who'], *VOCABULARY['where']))} girl boy eyes".split())
 _PEOPLE = {"1girl": "girl", "girl": "girl", "maid": "girl", "1boy": "boy", "boy": "boy"}
 
 
@@ -77,6 +96,16 @@ def asked(text: str) -> Key:
     elif cat:
         found.add(("who", "cat"))
     return frozenset(found)
+
+
+def sayable() -> str:
+    """What can be said in the pixel world, in a line."""
+    return "; ".join(f"{', '.join(said)}{'' if name in ('who', 'where') else f' {name}'}" for name, said in VOCABULARY.items())
+
+
+def never_said(text: str) -> list[str]:
+    """The words of a text that no caption of this world has, each once."""
+    return [word for word in dict.fromkeys(words_of(text).split()) if word not in _WORDS]
 
 
 @lru_cache(maxsize=200_000)

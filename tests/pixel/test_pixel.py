@@ -1,5 +1,6 @@
 """The pixel world as shipped: its scenes, its grammar, and the bars that its weights must meet."""
 
+import itertools
 import json
 import random
 
@@ -76,6 +77,16 @@ def test_held_out_is_a_tenth_of_the_larger_keys_whatever_the_order():
     for text in texts[:500]:
         words = text.replace(",", "")
         assert grammar.held_out(text) == grammar.held_out(words)
+
+
+def test_the_vocabulary_is_what_captions_say():
+    texts = list(itertools.islice(grammar.training_texts(5), 5000))
+    assert not {word for text in texts for word in grammar.never_said(text)}
+    said = " ".join(texts).replace(",", " ")
+    for about, words in grammar.VOCABULARY.items():
+        for word in words:
+            assert (word if about in ("who", "where") else f"{word} {about}") in said
+    assert grammar.never_said("A Spaceship, red hair spaceship") == ["a", "spaceship"]
 
 
 def test_held_out_prompts_are_the_same_every_time():
