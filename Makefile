@@ -25,7 +25,7 @@ soak: $(READY) ## run the long trials (kills at random, a million prompts; two t
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-world: $(READY) ## build the pixel world again from nothing (two to three hours; goes on where it was stopped)
+world: $(READY) ## build the pixel world again from nothing (four hours; goes on where it was stopped)
 	$(BIN)/python -m deproj.pixel.build
 
 clean: ## remove caches; runs and the checkpoints of the world's build stay

@@ -190,6 +190,6 @@ def test_pictures_from_true_states_hold_what_was_asked(encoder: TextEncoder, rea
 
 def test_figures_say_that_the_bars_are_met():
     figures = json.loads((WEIGHTS / "figures.json").read_text(encoding="utf-8"))
-    assert set(figures) == {"tokenizer", "clip", "reader", "vae", "unet"}
+    assert set(figures) == {"tokenizer", "clip", "reader", "vae", "draft", "unet"}
     for stage in ("reader", "vae", "unet"):
         assert figures[stage]["met"] is True, stage
