@@ -270,7 +270,7 @@ def invert(projection: Tensor) -> Tensor:
     return inverse.to(projection)
 
 
-def load_projection(clip: str | Path, text_encoder: nn.Module) -> Tensor:
+def load_projection(clip: str | Path, text_encoder: Any) -> Tensor:
     """W of a CLIP folder or hub id, after checking that its text weights are the encoder's."""
     from transformers import CLIPTextModelWithProjection  # see `from_pretrained`
 

@@ -55,7 +55,7 @@ def loader() -> Any:
     """diffusers' own, without a pipeline around it."""
     from diffusers.loaders import TextualInversionLoaderMixin  # a second to import, of use to few
 
-    class Loader(TextualInversionLoaderMixin):
+    class Loader(TextualInversionLoaderMixin):  # type: ignore[misc]
         hf_device_map = None
         components: ClassVar[dict[str, Any]] = {}
 

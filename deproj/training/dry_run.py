@@ -77,16 +77,17 @@ def seconds(parts: Parts, data: DataSettings) -> tuple[float, float]:
     device, module = parts.encoder.model.device, parts.module.to(parts.encoder.model.device)
     if isinstance(module.objective, ThroughUNet):
         module.objective.done = module.objective.states_first  # its own steps, which are the slow ones
+    dtype = module.model.sos.dtype
     samples = list(parts.data.mix.samples(parts.data.source, data.batch_size, data.seed))
     spans = []
     for _ in range(2):  # the first of everything is slower
         began = time.monotonic()
         rows = encode(tokens_of(samples, parts.encoder)[0], parts.encoder)
         encoded = time.monotonic()
-        rows = rows._replace(states=rows.states.to(module.dtype), embedding=rows.embedding.to(module.dtype))
+        rows = rows._replace(states=rows.states.to(dtype), embedding=rows.embedding.to(dtype))
         if parts.data.latents is not None:
             wholes = [sample.whole for sample in samples]
-            rows = rows._replace(latents=torch.from_numpy(parts.data.latents.of(wholes, 0)).to(device, module.dtype))
+            rows = rows._replace(latents=torch.from_numpy(parts.data.latents.of(wholes, 0)).to(device, dtype))
         drawn = time.monotonic()
         module.objective.loss(module.learner, rows).backward()
         spans.append(((encoded - began) / len(samples), time.monotonic() - drawn))
