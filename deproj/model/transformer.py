@@ -59,13 +59,8 @@ class TransformerDeprojector(Deprojector):
         d, eps = config.width, config.layer_norm_eps
         self.memory = nn.Linear(d, config.memory * d)
         self.queries = nn.Parameter(torch.randn(PLACES - 1, d) * d**-0.5)
-        options: dict[str, Any] = {
-            "dropout": 0.0,
-            "activation": "gelu",
-            "layer_norm_eps": eps,
-            "batch_first": True,
-            "norm_first": True,
-        }
+        options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "layer_norm_eps": eps}
+        options |= {"batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(nn.TransformerDecoderLayer(d, config.heads, 4 * d, **options) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d, eps)
         self.out = nn.Linear(d, d)
