@@ -29,7 +29,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a venv with the wheel of the source archive; all else it takes from the tests' environment."""
     top = tmp_path_factory.mktemp("installed")
     source = top / "source"
-    for name in ("deproj", "conf"):
+    for name in ("deproj", "conf", "integrations"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"):
         shutil.copy(ROOT / name, source)
@@ -80,6 +80,13 @@ def test_it_is_the_installed_one_and_knows_its_version(run: Callable[..., str], 
     assert next(package.parent.glob("deproj-*.dist-info/licenses/LICENSE")).read_text(encoding="utf-8").startswith("MIT")
 
 
+def test_it_brings_comfyuis_nodes(run: Callable[..., str]):
+    said = run("-c", "import deproj; print(deproj.__path__[0])").strip()
+    there = {path.name for path in (Path(said) / "comfyui").iterdir()} - {"__pycache__"}
+    ours = {path.name for path in (ROOT / "integrations" / "comfyui").iterdir()} - {"__pycache__"}
+    assert there == ours >= {"__init__.py", "nodes.py", "README.md", "example.json"}
+
+
 def test_it_lists_its_commands(run: Callable[..., str]):
     listed = run("-m", "deproj")
     assert all(f"  {name} " in listed for name in COMMANDS)
@@ -118,7 +125,7 @@ def test_every_folder_is_in_the_package():
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = set(content["tool"]["setuptools"]["packages"])
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "deproj").rglob("__init__.py")}
-    assert listed == there | {"deproj.conf"}
+    assert listed == there | {"deproj.conf", "deproj.comfyui"}
 
 
 def test_every_extra_that_a_message_names_is_there():

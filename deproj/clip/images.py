@@ -33,7 +33,7 @@ from deproj.process.errors import UserError
 from deproj.process.hub import reach
 from deproj.process.quiet import quiet_loading
 
-__all__ = ["ImageEncoder", "open_picture", "open_pictures", "to_rgb"]
+__all__ = ["ImageEncoder", "open_picture", "open_pictures", "to_rgb", "way_across"]
 
 #: Pictures that the mean is taken over, in the pixel world.
 DRAWN = 500
@@ -103,9 +103,7 @@ class ImageEncoder:
         assert encoder.deprojection is not None
         if distance is None:
             return encoder.empty.embedding[0], encoder.deprojection
-        w, whitening = encoder.projection.double(), distance.whitening.to(encoder.projection).double()
-        normal = w.T @ w / self.spread + self.hold * whitening.T @ whitening
-        return distance.mean.to(encoder.projection), torch.linalg.solve(normal, w.T / self.spread).float()
+        return way_across(encoder.projection, self.spread, distance, self.hold)
 
     def with_distance(self, distance: EmbeddingDistance | None) -> ImageEncoder:
         """The same image encoder for another deprojector."""
@@ -125,6 +123,23 @@ class ImageEncoder:
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """Embeddings of pictures as if they were texts, (B, D)."""
         return self.start + (self.project(images) - self.mean) @ self.across.T
+
+
+def way_across(projection: Tensor, spread: Tensor, distance: EmbeddingDistance, hold: float = HOLD) -> tuple[Tensor, Tensor]:
+    """From a picture's projected embedding to its embedding as if it were a text.
+
+    Args:
+        projection: W, (D, D).
+        spread: v, of pictures of all kinds, ().
+        distance: of the deprojector.
+        hold: λ.
+
+    Returns:
+        ē (D,), and the matrix that z - z̄ is multiplied by, (D, D).
+    """
+    w, whitening = projection.double(), distance.whitening.to(projection).double()
+    normal = w.T @ w / spread + hold * whitening.T @ whitening
+    return distance.mean.to(projection), torch.linalg.solve(normal, w.T / spread).float()
 
 
 def drawings() -> list[Image.Image]:
