@@ -36,8 +36,8 @@ def settings(cls: type[T], node: dict[str, Any], name: str) -> T:
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a config that are no containers, each with its dotted key."""
-    if isinstance(node, (dict, list)):
+    """The values of a config that hold no others, each with its dotted key."""
+    if isinstance(node, (dict, list)) and node:
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from leaves(value, f"{key}.{name}" if key else str(name))
     else:
