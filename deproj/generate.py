@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.draw.stamp import Stamp
 from deproj.expression import Expression, Named, Picture, between, hints_at, parse
 from deproj.process.errors import UserError, run_command
+from deproj.process.files import replacing
 from deproj.process.letters import typed_text
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
@@ -167,6 +169,8 @@ def main() -> int:
     parser.add_argument(
         "--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip"
     )
+    saving = "writes the states to a .safetensors file for other tools, and draws nothing"
+    parser.add_argument("--save-conditioning", type=Path, metavar="FILE", help=saving)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to draw (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the pictures (pictures)")
     args = parser.parse_intermixed_args()  # prompts may stand before and after options
@@ -245,6 +249,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--seed is 0 or more, and below 2⁶³ for every picture; got {args.seed}.")
     if args.steps < 2:
         raise UserError(f"--steps is at least 2, the pictures of a strip; got {args.steps} (the sampler's are --sampler-steps).")
+    if args.save_conditioning is not None and args.save_conditioning.suffix != ".safetensors":
+        raise UserError(f"--save-conditioning is a .safetensors file; got {args.save_conditioning}.")
     if not 0 <= args.strength <= 1:
         raise UserError(f"--strength is 0 to 1; got {args.strength}.")
 
@@ -270,7 +276,7 @@ def generate(args: argparse.Namespace) -> None:
     args.strength = 1.0 if args.strength is None else args.strength
     check(args)
     asked = Asked.of(args)
-    check_writable(args.out)
+    check_writable(args.out if args.save_conditioning is None else args.save_conditioning.absolute().parent)
     progress = progress_here()
     with progress.phase("loading"):
         pipe = load(args)
@@ -288,6 +294,9 @@ def generate(args: argparse.Namespace) -> None:
     for caution in pipe.cautions(asked.expressions, embedded):
         print(f"warning: {caution}", file=sys.stderr)
     states = pipe.blend(asked.expressions, embedded, args.strength)
+    if args.save_conditioning is not None:
+        save_conditioning(*pipe.with_negative(states, asked.negative, asked.pictures), asked.labels, pipe, args)
+        return
 
     seeds = [args.seed + k for k in range(args.count)] * len(states)  # all seeds of one prompt, then the next prompt
     total = args.count * (len(states) + sum(one is not None for one in true))
@@ -340,6 +349,27 @@ def pictures_of(
             made_of = replace(made_of, prompt=args.between[0], to=args.between[1], share=number / (args.steps - 1))
         found[f"{name}.png"] = enlarged(fromarray(picture.numpy()), SIDE), made_of
     return found
+
+
+def save_conditioning(
+    states: Tensor, negative: Tensor, labels: list[str], pipe: DeprojectorPipeline, args: argparse.Namespace
+) -> None:
+    """Writes states and those of the negative prompt, (N, 77, D) float32 each, by the names of diffusers' arguments."""
+    from safetensors.torch import save  # imports torch: see `load`
+
+    tensors = {"prompt_embeds": states, "negative_prompt_embeds": negative.expand_as(states)}
+    told = {
+        "prompts": json.dumps(labels, ensure_ascii=False),
+        "negative_prompt": args.negative,
+        "strength": f"{args.strength:g}",
+        "model": args.model,
+        "model_hash": weights_hash(pipe.model),
+        "encoder": pipe.encoder.hash,
+        "clip_skip": str(pipe.encoder.clip_skip),
+    }
+    with replacing(args.save_conditioning) as temporary:
+        temporary.write_bytes(save({name: value.float().cpu().contiguous() for name, value in tensors.items()}, told))
+    print(f"Wrote the states of {len(states)} prompt{'s' * (len(states) > 1)} to {args.save_conditioning}.")
 
 
 def weights_hash(model: torch.nn.Module) -> str:

@@ -13,12 +13,15 @@ import pytest
 import torch
 from conftest import Ended, call
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.draw.stamp import Stamp
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel.scenes import draw, sample
 
 Generate = Callable[..., Ended]
@@ -285,3 +288,24 @@ def test_a_run_that_is_not_done_is_drawn_from_by_its_best_weights(
     assert "of an earlier version" in generate("cat", model="run").err
     path.write_bytes(path.read_bytes()[:5000])
     assert "best.ckpt is damaged" in generate("cat", model="run").err
+
+
+def test_states_are_saved_for_other_tools(generate: Generate, tmp_path: Path, exported: Path):
+    prompts = ["cat, maid", "1girl, red hair"]
+    ended = generate(*prompts, "--negative", "cat", "--save-conditioning", "states.safetensors")
+    assert ended.code == 0, ended.err
+    assert ended.out == "Wrote the states of 2 prompts to states.safetensors.\n"
+    assert not (tmp_path / "pictures").exists(), "nothing is drawn"
+    pipe = DeprojectorPipeline.from_pretrained("pixel", exported)
+    positive, negative = pipe.encode_prompt(prompts, negative_prompt="cat")
+    found = load_file(tmp_path / "states.safetensors")
+    assert set(found) == {"prompt_embeds", "negative_prompt_embeds"}
+    assert torch.allclose(found["prompt_embeds"], positive, atol=1e-5)
+    assert torch.allclose(found["negative_prompt_embeds"], negative.expand_as(positive), atol=1e-5)
+    options = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt", "height": 32, "width": 32}
+    assert pipe.sd(**found, **options).images.shape == (2, 3, 32, 32), "diffusers takes it"
+    with safe_open(tmp_path / "states.safetensors", "pt") as file:
+        told = file.metadata()
+    assert json.loads(told["prompts"]) == prompts
+    assert (told["clip_skip"], told["encoder"]) == ("1", pipe.encoder.hash)
+    assert "is a .safetensors file; got states.pt" in generate("cat", "--save-conditioning", "states.pt").err
