@@ -88,13 +88,15 @@ def exported(path: Path) -> bool:
     return not path.is_dir() or ((path / "config.json").is_file() and not RunFolder(path).is_run)
 
 
-def config_of_exported(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that exported models are measured by: the pixel world's, or of the Stable Diffusion that is named."""
-    if args.sd is None:
-        return compose_config([])
-    config = compose_config(["sd=sd15"])
-    config["sd"] |= {"path": args.sd, "clip": args.clip}
-    config["data"]["prompts"] = args.captions
+def config_of_exported(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """The settings that an exported model is measured by: the pixel world's, or of the Stable Diffusion that is named."""
+    from deproj.model.base import Deprojector  # imports torch: mistakes in the options are told before
+
+    config = compose_config([] if args.sd is None else ["sd=sd15"])
+    config["sd"]["clip_skip"] = Deprojector.from_pretrained(path).clip_skip
+    if args.sd is not None:
+        config["sd"] |= {"path": args.sd, "clip": args.clip}
+        config["data"]["prompts"] = args.captions
     return config
 
 
@@ -109,7 +111,9 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     for path in args.runs:
         if not path.is_dir():
             locate_model(path)  # one that isn't there is told before minutes of measuring
-    configs = {path: config_of_exported(args) if exported(path) else read_run(RunFolder(path), args.trust) for path in args.runs}
+    configs = {
+        path: config_of_exported(args, path) if exported(path) else read_run(RunFolder(path), args.trust) for path in args.runs
+    }
     for path in configs:
         if not exported(path) and not RunFolder(path).model.is_dir():
             raise UserError(f"{path} has no deprojector: its training isn't done.")

@@ -110,9 +110,13 @@ class DeprojectorPipeline:
             chosen = StableDiffusion.named(world, clip) if isinstance(world, str) else StableDiffusion.of(world)
         else:
             chosen = StableDiffusion(of) if isinstance(of, SdSettings) else StableDiffusion.named(of, clip)
-        encoder = chosen.encoder(device)
+        named = model
         if not isinstance(model, Deprojector):
-            model = Deprojector.from_pretrained(model, encoder)
+            model = Deprojector.from_pretrained(model)
+        if not isinstance(of, SdSettings):  # whose clip skip is a choice; else it is the model's
+            chosen = chosen.with_clip_skip(model.clip_skip)
+        encoder = chosen.encoder(device)
+        model.check_encoder(encoder, "this model" if named is model else str(named))
         seen = chosen.images(encoder, model.distance, pictures)
         renderer = chosen.renderer(encoder, device)
         return cls(renderer, encoder, model.to(device), seen, selection or model.selection)

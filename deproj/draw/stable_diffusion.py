@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,9 @@ class StableDiffusion:
     def quick_on(self, device: str) -> bool:
         """Whether pictures can be drawn on a device without a wait of minutes each."""
         return device.startswith("cuda") or self.settings.cpu
+
+    def with_clip_skip(self, clip_skip: int) -> StableDiffusion:
+        return StableDiffusion(replace(self.settings, clip_skip=clip_skip))
 
     def encoder(self, device: str) -> TextEncoder:
         """The text encoder, with CLIP's projection where there is a CLIP."""

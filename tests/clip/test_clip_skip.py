@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Ended
+from conftest import Ended, call
 
 from deproj.clip.encoder import TextEncoder
 from deproj.data.cache import encode, encode_embeddings, tokens_of
 from deproj.data.mix import Mix
 from deproj.data.sources import GrammarPrompts
+from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.evaluate import main as evaluate
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMDeprojector
+from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError
 
 TEXTS = ["cat", "1girl red hair, in forest", ""]
@@ -74,3 +77,21 @@ def test_a_run_trains_with_it_is_measured_and_goes_on(train: Callable[..., Ended
     ended = train("init_from=run", "sd.clip_skip=1")
     assert ended.code == 1
     assert "was trained with clip skip 2" in ended.err
+
+
+def test_the_pipeline_and_measuring_take_the_models_own(
+    skipping: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model = LSTMDeprojector.for_encoder(skipping, hidden=8)
+    model.provenance["selection"] = {"_target_": "deproj.selection.EosOnward", "name": "eos_onward"}
+    model.save_pretrained(tmp_path / "two")
+    for pipe in (
+        DeprojectorPipeline.from_pretrained("pixel", tmp_path / "two"),
+        DeprojectorPipeline.from_pretrained("pixel", Deprojector.from_pretrained(tmp_path / "two")),
+    ):
+        assert pipe.encoder.clip_skip == 2
+    with pytest.raises(UserError, match="was trained with clip skip 2, the pipeline has 1"):
+        DeprojectorPipeline.from_pretrained(StableDiffusion.named("pixel").settings, tmp_path / "two")
+    monkeypatch.chdir(tmp_path)
+    ended = call(evaluate, ["two", "--count", "2"], monkeypatch, capsys)
+    assert ended.code == 0, ended.err

@@ -106,7 +106,7 @@ def clip(encoder: TextEncoder) -> Clip:
 
 @pytest.fixture(scope="module")
 def loaded(package: ModuleType) -> Any:
-    return run(package, "DeprojLoad", model="some/all", path="")
+    return out_of(package, "DeprojLoad", model="some/all", path="")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def pipe() -> DeprojectorPipeline:
     return DeprojectorPipeline.from_pretrained("all-batch", device="cpu")
 
 
-def run(package: ModuleType, name: str, **inputs: Any) -> Any:
+def out_of(package: ModuleType, name: str, **inputs: Any) -> Any:
     """What a node puts out, of inputs that it names."""
     node = package.NODE_CLASS_MAPPINGS[name]
     asked = node.INPUT_TYPES()
@@ -141,10 +141,12 @@ def test_every_node_says_what_it_is(package: ModuleType):
 def test_the_picker_lists_folders_and_a_path_is_taken(package: ModuleType, tmp_path: Path):
     load = package.NODE_CLASS_MAPPINGS["DeprojLoad"]
     assert load.INPUT_TYPES()["required"]["model"][0] == ["some/all"]
-    by_name, by_path = (run(package, "DeprojLoad", model=name, path=path) for name, path in (("some/all", ""), ("", "all-batch")))
+    by_name, by_path = (
+        out_of(package, "DeprojLoad", model=name, path=path) for name, path in (("some/all", ""), ("", "all-batch"))
+    )
     assert torch.equal(by_name.model.sos, by_path.model.sos)
     with pytest.raises(UserError, match="no deprojector 'gone' in models/deprojectors"):
-        run(package, "DeprojLoad", model="gone", path="")
+        out_of(package, "DeprojLoad", model="gone", path="")
 
 
 def test_a_deprojector_that_was_trained_anew_is_loaded_anew(package: ModuleType, encoder: TextEncoder, tmp_path: Path):
@@ -161,11 +163,13 @@ def test_a_prompts_conditioning_is_deprojected_as_by_the_pipeline(
 ):
     given = clip.conditioning(PROMPT, area=(8, 8, 0, 0))
     for strength in (1.0, 0.25, 0.0):
-        made = run(package, "DeprojConditioning", deprojector=loaded, conditioning=given, strength=strength)
+        made = out_of(package, "DeprojConditioning", deprojector=loaded, conditioning=given, strength=strength)
         assert torch.allclose(states_of(made), pipe.states_of(PROMPT, strength=strength), atol=1e-3)
         assert made[0][1]["area"] == (8, 8, 0, 0), "what else a conditioning says is passed on"
         assert torch.equal(made[0][1]["pooled_output"], given[0][1]["pooled_output"])
-    two = run(package, "DeprojConditioning", deprojector=loaded, conditioning=given + clip.conditioning("cat"), strength=1.0)
+    two = out_of(
+        package, "DeprojConditioning", deprojector=loaded, conditioning=given + clip.conditioning("cat"), strength=1.0
+    )
     assert torch.allclose(torch.cat([pair[0] for pair in two]), pipe.states_of([PROMPT, "cat"]), atol=1e-3)
     assert set(given[0][1]) == {"pooled_output", "area"}, "what was handed over is as it was"
 
@@ -173,7 +177,7 @@ def test_a_prompts_conditioning_is_deprojected_as_by_the_pipeline(
 def test_weights_in_brackets_are_not_in_the_embedding(package: ModuleType, loaded: Any, clip: Clip, pipe: DeprojectorPipeline):
     weighed = clip.conditioning("1girl (red:1.5) hair")
     assert not torch.allclose(weighed[0][0], clip.conditioning(PROMPT)[0][0], atol=1e-2)
-    made = run(package, "DeprojConditioning", deprojector=loaded, conditioning=weighed, strength=1.0)
+    made = out_of(package, "DeprojConditioning", deprojector=loaded, conditioning=weighed, strength=1.0)
     assert torch.allclose(states_of(made), pipe.states_of(PROMPT), atol=1e-3)
     assert "Weights" in package.NODE_CLASS_MAPPINGS["DeprojConditioning"].DESCRIPTION
 
@@ -182,17 +186,17 @@ def test_weights_in_brackets_are_not_in_the_embedding(package: ModuleType, loade
 def test_expressions_are_those_of_the_pipeline(
     text: str, package: ModuleType, loaded: Any, clip: Clip, pipe: DeprojectorPipeline
 ):
-    made = run(package, "DeprojExpression", deprojector=loaded, clip=clip, text=text)
+    made = out_of(package, "DeprojExpression", deprojector=loaded, clip=clip, text=text)
     assert torch.allclose(made[0][1]["pooled_output"], pipe.embed([text]), atol=1e-4)
     assert torch.allclose(states_of(made), pipe.states_of(text), atol=1e-3)
 
 
 def test_mixes_are_sums_relative_to_the_empty_prompt(package: ModuleType, loaded: Any, clip: Clip, pipe: DeprojectorPipeline):
-    one = run(package, "DeprojExpression", deprojector=loaded, clip=clip, text="cat")
+    one = out_of(package, "DeprojExpression", deprojector=loaded, clip=clip, text="cat")
     inputs = {"deprojector": loaded, "clip": clip, "a": one, "weight_a": 0.5, "b": clip.conditioning("maid"), "weight_b": 2.0}
-    assert torch.allclose(states_of(run(package, "DeprojMix", **inputs)), pipe.states_of("cat:0.5, maid:2"), atol=1e-3)
+    assert torch.allclose(states_of(out_of(package, "DeprojMix", **inputs)), pipe.states_of("cat:0.5, maid:2"), atol=1e-3)
     third = {"c": clip.conditioning(PROMPT), "weight_c": -1.0}
-    made = states_of(run(package, "DeprojMix", **inputs, **third))
+    made = states_of(out_of(package, "DeprojMix", **inputs, **third))
     assert torch.allclose(made, pipe.states_of(f"cat:0.5, maid:2, -{PROMPT}"), atol=1e-3)
 
 
@@ -200,7 +204,7 @@ def test_pictures_go_the_pipelines_way_across(package: ModuleType, loaded: Any, 
     images = ImageEncoder("pixel", encoder, pipe.model.distance)
     photo = Image.fromarray(draw(sample(1, np.random.default_rng(5)))[0])
     seen = torch.cat([images.project(drawings()[k : k + 100]) for k in range(0, 500, 100)])
-    made = run(
+    made = out_of(
         package, "DeprojImage", deprojector=loaded,
         picture={"image_embeds": images.project([photo])}, reference={"image_embeds": seen},
     )  # fmt: skip
@@ -209,7 +213,7 @@ def test_pictures_go_the_pipelines_way_across(package: ModuleType, loaded: Any, 
 
 
 def test_far_embeddings_and_marks_are_said_in_the_log(package: ModuleType, loaded: Any, clip: Clip, caplog: Any):
-    run(package, "DeprojExpression", deprojector=loaded, clip=clip, text="((cat)), red hair:9")
+    out_of(package, "DeprojExpression", deprojector=loaded, clip=clip, text="((cat)), red hair:9")
     assert "times as far out" in caplog.text
     assert "((cat)) is a mark of other programs" in caplog.text
 
@@ -218,7 +222,7 @@ def test_what_is_no_embedding_of_the_models_encoder_is_refused(
     package: ModuleType, loaded: Any, clip: Clip, encoder: TextEncoder
 ):
     plain = clip.conditioning(PROMPT)
-    made = run(package, "DeprojExpression", deprojector=loaded, clip=clip, text="cat")
+    made = out_of(package, "DeprojExpression", deprojector=loaded, clip=clip, text="cat")
     ((states, options),) = plain
     projected = [[states, {"pooled_output": options["pooled_output"] @ encoder.projection.T}]]
     averaged = [[states, {"pooled_output": (options["pooled_output"] + encoder.empty.embedding) / 2}]]
@@ -238,18 +242,18 @@ def test_what_is_no_embedding_of_the_models_encoder_is_refused(
         ([[states, {"pooled_output": torch.zeros(1, 1280)}]], 1.0, r"\(B, 128\) for this deprojector; got \(1, 1280\)"),
     ):
         with pytest.raises(UserError, match=said):
-            run(package, "DeprojConditioning", deprojector=loaded, conditioning=given, strength=strength)
+            out_of(package, "DeprojConditioning", deprojector=loaded, conditioning=given, strength=strength)
     mixing = {"deprojector": loaded, "clip": clip, "a": plain, "weight_a": 1.0, "weight_b": 1.0}
     for b, said in ((plain * 2, "got 2 combined"), (long, "longer than 77"), (projected, "none of the conditioning's states")):
         with pytest.raises(UserError, match=said):
-            run(package, "DeprojMix", **mixing, b=b)
+            out_of(package, "DeprojMix", **mixing, b=b)
     for encoded, text, said in (
         (clip, "red hair " * 60, "longer than 77"), (clip, "<photo>", "no picture is named <photo>"),
         (clip, "(cat", "not closed"),
         (Clip(encoder, -2), "cat", "CLIP Set Last Layer"), (None, "cat", "there is no CLIP"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
-            run(package, "DeprojExpression", deprojector=loaded, clip=encoded, text=text)
+            out_of(package, "DeprojExpression", deprojector=loaded, clip=encoded, text=text)
 
 
 def test_pictures_that_cannot_be_taken_are_refused(package: ModuleType, loaded: Any, encoder: TextEncoder):
@@ -261,7 +265,7 @@ def test_pictures_that_cannot_be_taken_are_refused(package: ModuleType, loaded: 
         (loaded, some, {"image_embeds": torch.randn(1, 128)}, "a hundred or more; got 1"),
     ):
         with pytest.raises(UserError, match=said):
-            run(package, "DeprojImage", deprojector=deprojector, picture=picture, reference=reference)
+            out_of(package, "DeprojImage", deprojector=deprojector, picture=picture, reference=reference)
 
 
 def test_comfyuis_model_management_moves_the_model(
@@ -278,7 +282,7 @@ def test_comfyuis_model_management_moves_the_model(
     comfy.model_management = management
     for name, module in (("comfy", comfy), ("comfy.model_management", management), ("comfy.model_patcher", patching)):
         monkeypatch.setitem(sys.modules, name, module)
-    managed = run(package, "DeprojLoad", model="some/all", path="")
+    managed = out_of(package, "DeprojLoad", model="some/all", path="")
     assert managed.generate(pipe.embed(["cat"])).device.type == "meta"
     assert loaded == [managed.model]
 
