@@ -238,7 +238,9 @@ def load_text(where: str, config: str | Path | None, tokenizer: str | Path | Non
     try:
         if is_file(where):
             single = SingleFile.of(where, config)
-            return CLIPTokenizer.from_pretrained(str(single.vocabulary(tokenizer))), single.text_encoder()
+            # the vocabulary stands alone: where its texts are cut is the encoder's affair (ComfyUI's says 8,192)
+            words = CLIPTokenizer.from_pretrained(str(single.vocabulary(tokenizer)), model_max_length=PLACES)
+            return words, single.text_encoder()
         words = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
         with quiet_loading():
             model, info = CLIPTextModel.from_pretrained(

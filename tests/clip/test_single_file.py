@@ -70,6 +70,17 @@ def test_a_file_is_its_folder_to_the_bit(made: Path, caplog: pytest.LogCaptureFi
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_a_vocabulary_says_nothing_of_where_texts_are_cut(made: Path, tmp_path: Path):
+    """ComfyUI's folder of the vocabulary says 8,192."""
+    folder = shutil.copytree(made / "sd" / "tokenizer", tmp_path / "vocabulary")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 8192}), encoding="utf-8")
+    theirs = TextEncoder.from_pretrained(made / "sd")
+    ours = TextEncoder.from_pretrained(made / "model.safetensors", config=made / "sd", tokenizer=folder)
+    assert ours.hash == theirs.hash
+    assert torch.equal(ours(["cat " * 90]).states, theirs(["cat " * 90]).states)
+
+
 def test_the_shipped_schedule_samples_as_the_folders(made: Path, tmp_path: Path):
     """A folder whose schedule writes today's defaults out would have another sampler made of it than the published one."""
     config = shutil.copytree(made / "sd", tmp_path / "config", ignore=shutil.ignore_patterns("*.safetensors", "scheduler"))

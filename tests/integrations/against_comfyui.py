@@ -24,7 +24,7 @@ from deproj.clip.encoder import TextEncoder
 from deproj.data.sources import GrammarPrompts
 from deproj.model import LSTMDeprojector
 
-NODES = Path(__file__).parents[2] / "integrations" / "comfyui"
+NODES = Path(__file__).resolve().parents[2] / "integrations" / "comfyui"
 PROMPTS = ("a cat in a forest", "", "1girl, red hair, black skirt, standing at night in a city")
 
 

@@ -167,9 +167,7 @@ def test_a_prompts_conditioning_is_deprojected_as_by_the_pipeline(
         assert torch.allclose(states_of(made), pipe.states_of(PROMPT, strength=strength), atol=1e-3)
         assert made[0][1]["area"] == (8, 8, 0, 0), "what else a conditioning says is passed on"
         assert torch.equal(made[0][1]["pooled_output"], given[0][1]["pooled_output"])
-    two = out_of(
-        package, "DeprojConditioning", deprojector=loaded, conditioning=given + clip.conditioning("cat"), strength=1.0
-    )
+    two = out_of(package, "DeprojConditioning", deprojector=loaded, conditioning=given + clip.conditioning("cat"), strength=1.0)
     assert torch.allclose(torch.cat([pair[0] for pair in two]), pipe.states_of([PROMPT, "cat"]), atol=1e-3)
     assert set(given[0][1]) == {"pooled_output", "area"}, "what was handed over is as it was"
 
