@@ -13,7 +13,7 @@ from deproj.measure.compare import estimate
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, Measured
+from deproj.runs.records import KINDS, Evaluation, Measured
 
 EXPERIMENTS = Path(__file__).resolve().parent
 FOUR = ("fidelity", "conditioning error", "noise", "likeness")
@@ -33,12 +33,20 @@ class Row:
     runs: str
     mean: bool = False
 
-    def measured(self, kind: str) -> list[Measured]:
+    def evaluations(self) -> list[Evaluation]:
+        """Of each seed.
+
+        Raises:
+            UserError: where there is none.
+        """
         experiment, name = self.runs.split("/")
         found = sorted((EXPERIMENTS / experiment / "runs").glob(name))
         if not found:
             raise UserError(f"there is no run {self.runs} in {EXPERIMENTS}; python experiments/jobs.py {experiment}")
-        return [RunFolder(path).read_evaluation(self.mean).of(kind) for path in found]
+        return [RunFolder(path).read_evaluation(self.mean) for path in found]
+
+    def measured(self, kind: str) -> list[Measured]:
+        return [evaluation.of(kind) for evaluation in self.evaluations()]
 
     def cell(self, kind: str, measure: str) -> str:
         if self.mean and kind == "single":
@@ -120,8 +128,10 @@ def put(name: str, table: Table) -> None:
     """Writes a table into its page.
 
     Raises:
-        UserError: where the page doesn't say where.
+        UserError: where the page doesn't say where, and for runs that were measured in different worlds.
     """
+    if len({evaluation.world for row in table.rows for evaluation in row.evaluations()}) > 1:
+        raise UserError(f"the runs of the table {name!r} were measured in different worlds: python experiments/jobs.py first.")
     path = EXPERIMENTS / table.page / "README.md"
     text = path.read_text(encoding="utf-8")
     mark, end = f"<!-- table: {name} -->", "<!-- end of table -->"
