@@ -159,7 +159,7 @@ def main() -> int:
         help="a sheet with the pictures of the true states above; for a picture itself its middle, which CLIP sees; else grey",
     )
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (1), from seeds one after another")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture of each prompt (0)")
+    parser.add_argument("--seed", type=int, help="of the first picture of each prompt (0)")
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what is to be avoided")
     parser.add_argument("--strength", type=float, help="from the true states (0) to the deprojected ones (1, the default)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance (the run's)")
@@ -229,7 +229,7 @@ def repeated(args: argparse.Namespace, stamp: Stamp) -> argparse.Namespace:
     Raises:
         UserError: for options that the picture itself decides.
     """
-    if args.prompts or args.file or args.between or args.count != 1 or args.seed:
+    if args.prompts or args.file or args.between or args.count != 1 or args.seed is not None:
         raise UserError("--again repeats one picture; leave prompts, --file, --between, --count and --seed out.")
     again = argparse.Namespace(**vars(args))
     again.model, again.sd = args.model or stamp.model, args.sd or (None if stamp.sd == "pixel" else stamp.sd)
@@ -274,6 +274,7 @@ def generate(args: argparse.Namespace) -> None:
     stamp = None if args.again is None else Stamp.of(args.again)
     args = args if stamp is None else repeated(args, stamp)
     args.strength = 1.0 if args.strength is None else args.strength
+    args.seed = 0 if args.seed is None else args.seed
     check(args)
     asked = Asked.of(args)
     check_writable(args.out if args.save_conditioning is None else args.save_conditioning.absolute().parent)

@@ -99,6 +99,7 @@ def test_a_picture_is_drawn_again_by_what_it_says(generate: Generate, tmp_path: 
         (["--again", "blank.png"], "blank.png doesn't say what it was made of"),
         (["--again", "missing.png"], "missing.png cannot be read as a picture"),
         (["cat", "--again", path], "--again repeats one picture; leave prompts"),
+        (["--seed", "0", "--again", path], "--again repeats one picture; leave prompts"),
     ]
     for arguments, said in mistakes:
         ended = generate(*arguments)

@@ -18,6 +18,7 @@ from deproj.clip.encoder import TextEncoder
 from deproj.measure.results import collect
 from deproj.model import Deprojector, LSTMDeprojector
 from deproj.runs.folder import RunFolder
+from deproj.settings.compose import compose_config
 
 OLD = Path(__file__).parent / "old" / "run"
 RUNS = sorted(path.parent for path in (Path(__file__).parents[1] / "experiments").rglob("evaluation.json"))
@@ -56,6 +57,13 @@ def test_its_measures_are_compared(old: Path):
     assert not left_out
     assert setting.first.evaluation.values["single/likeness"] > 0
     assert "model.hidden=2" in setting.first.command
+    assert "null" not in setting.first.command, "what it lacks is no setting of its own"
+
+
+def test_every_setting_of_today_is_known_of_it(old: Path):
+    known, today = RunFolder(old).read_config(), compose_config([])
+    for group in ("data", "sd", "optimizer", "trainer"):
+        assert set(today[group]) <= set(known[group]), group
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)

@@ -72,8 +72,6 @@ class FolderPictures(CaptionPictures):
                 text = reading.clean(record, "line", str(path), self.marks == "strip")
                 if text is not None and there:
                     found.setdefault(text, there[0])
-        if not found:
-            raise UserError(f"{self.folder} holds no picture with a caption beside it, as cat.png with cat.txt.")
         return found
 
     @property
@@ -126,5 +124,6 @@ def open_caption_pictures(pictures: str, marks: str, combine: float, miniature: 
     if combine:
         raise UserError(f"two joined captions have no picture in {pictures}: set data.combine=0.")
     found = FolderPictures(Path(os.path.expanduser(pictures)), marks)
-    assert found.paths
+    if not found.paths:
+        raise UserError(f"{pictures} holds no picture with a caption beside it, as cat.png with cat.txt.")
     return found

@@ -319,6 +319,8 @@ def build_draft(work: Path, out: Path, steps: int, device: str) -> dict[str, Any
 
 def build_unet(work: Path, out: Path, steps: int, device: str) -> dict[str, Any]:
     """The draft, trained on while the learning rate falls to 0: colours are decided."""
+    if not (work / "draft").is_dir():
+        raise SystemExit(f"there is no draft in {work}; make it first: --stage draft --work {work}")
     draft: Any = parts.make_unet().to(device)  # whose config doesn't name the draft's folder
     draft.load_state_dict(UNet2DConditionModel.from_pretrained(work / "draft", dtype=torch.float32).state_dict())
     unet = fit("unet", draft, unet_loss(out, device), steps, 6e-4, work, decay=0.999, schedule=cosine)

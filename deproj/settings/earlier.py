@@ -8,6 +8,7 @@ __all__ = ["completed"]
 
 ADDED: dict[str, dict[str, Any]] = {
     "data": {"marks": "keep", "parts": 2, "variants": 1, "pictures": None},
+    "sd": {"config": None, "tokenizer": None, "clip_skip": 1, "textual_inversions": []},
     "objective": {"_target_": "deproj.training.objective.States"},
     "optimizer": {"schedule": "constant"},
     "choices": {"objective": "states"},

@@ -143,9 +143,8 @@ def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[Evalu
             if seed == next_seed and "seeds" in name:
                 continue
             path = HERE / "results" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.json"
-            if path.is_file():
-                result = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8")))
-            else:
+            result = Evaluation.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+            if result is None or result.world != evaluator.world_hash:  # of a world of before
                 result = evaluator(make(), order)
                 path.parent.mkdir(exist_ok=True)
                 write_whole(path, json.dumps(result.to_json()) + "\n")

@@ -23,7 +23,9 @@ class Managed:
         try:
             import comfy.model_management as management
             from comfy.model_patcher import ModelPatcher
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "comfy":  # something that ComfyUI itself lacks
+                raise
             return
         self.management: Any = management
         load, offload = management.text_encoder_device(), management.text_encoder_offload_device()

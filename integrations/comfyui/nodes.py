@@ -119,6 +119,8 @@ class Encoder:
     """
 
     def __init__(self, clip: Any, model: Deprojector) -> None:
+        if clip is None:
+            raise UserError("there is no CLIP: the checkpoint has none; load one.")
         self.clip, self.model = clip, model
         self.empty = SimpleNamespace(embedding=self.embed([""]))
 
@@ -151,8 +153,6 @@ class DeprojectExpression:
         return {"required": {"deprojector": DEPROJECTOR, "clip": CLIP, "text": text}}
 
     def deproject(self, deprojector: Managed, clip: Any, text: str) -> tuple[list[Any]]:
-        if clip is None:
-            raise UserError("there is no CLIP: the checkpoint has none; load one.")
         for hint in hints_at([text]):
             logging.warning("deproj: %s", hint)
         embedding = embed([parse(text)], Encoder(clip, deprojector.model))  # type: ignore[arg-type]
@@ -182,7 +182,9 @@ class DeprojectImage:
 
     def deproject(self, deprojector: Managed, picture: Any, reference: Any) -> tuple[list[Any]]:
         model = deprojector.model
-        if model.deprojection is None or model.distance is None:
+        if model.distance is None:
+            raise UserError("this deprojector hasn't kept which embeddings it was trained on, so it takes no pictures.")
+        if model.deprojection is None:
             raise UserError(
                 "this deprojector was trained without CLIP's projection, so it takes no pictures; train with sd.clip."
             )

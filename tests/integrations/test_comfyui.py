@@ -242,6 +242,8 @@ def test_what_is_no_embedding_of_the_models_encoder_is_refused(
         with pytest.raises(UserError, match=said):
             out_of(package, "DeprojConditioning", deprojector=loaded, conditioning=given, strength=strength)
     mixing = {"deprojector": loaded, "clip": clip, "a": plain, "weight_a": 1.0, "weight_b": 1.0}
+    with pytest.raises(UserError, match="there is no CLIP"):
+        out_of(package, "DeprojMix", **mixing | {"clip": None}, b=plain)
     for b, said in ((plain * 2, "got 2 combined"), (long, "longer than 77"), (projected, "none of the conditioning's states")):
         with pytest.raises(UserError, match=said):
             out_of(package, "DeprojMix", **mixing, b=b)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +194,10 @@ def test_figures_say_that_the_bars_are_met():
     assert set(figures) == {"tokenizer", "clip", "reader", "vae", "draft", "unet"}
     for stage in ("reader", "vae", "unet"):
         assert figures[stage]["met"] is True, stage
+
+
+def test_the_unet_wants_its_draft(tmp_path: Path):
+    from deproj.pixel.build import build_unet
+
+    with pytest.raises(SystemExit, match=r"there is no draft in .* --stage draft"):
+        build_unet(tmp_path, tmp_path, 1, "cpu")
