@@ -33,6 +33,7 @@ from deproj.process.letters import typed_text
 from deproj.process.progress import Phase, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
+from deproj.settings.inside import settings_inside
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +103,9 @@ def check_writable(folder: Path) -> None:
 def sd_of(args: argparse.Namespace) -> SdSettings:
     """The Stable Diffusion that is named, or the run's own, or the pixel world."""
     run = RunFolder(Path(args.model))
-    if args.sd is None and run.is_run:
+    if args.sd is None and (inside := settings_inside(args.model)) is not None:
+        chosen = StableDiffusion.of(inside).settings
+    elif args.sd is None and run.is_run:
         chosen = StableDiffusion.of(run.read_config()).settings
     else:
         chosen = StableDiffusion.named(args.sd or "pixel", args.clip).settings
@@ -285,6 +288,8 @@ def generate(args: argparse.Namespace) -> None:
         print(f"warning: {hint}", file=sys.stderr)
     if stamp is not None and weights_hash(pipe.model) != stamp.model_hash:
         raise UserError(f"{args.model} is not the model that drew {args.again}, which had the hash {stamp.model_hash}.")
+    if stamp is not None:
+        use_sampler(pipe, stamp.sampler)
     true = true_states(pipe, asked, args) if args.compare else []
     if args.between is not None:
         asked = asked.strip(args.steps)
@@ -317,6 +322,17 @@ def generate(args: argparse.Namespace) -> None:
     print(f"Wrote {said} to {args.out}{kept}.")
 
 
+def use_sampler(pipe: DeprojectorPipeline, name: str) -> None:
+    """Draws with a scheduler of diffusers, by its class's name."""
+    import diffusers  # see `load`
+
+    if type(pipe.scheduler).__name__ == name:
+        return
+    if not hasattr(diffusers, name):
+        raise UserError(f"the picture was drawn with a {name}, which this diffusers ({diffusers.__version__}) hasn't.")
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+
+
 def true_states(pipe: DeprojectorPipeline, asked: Asked, args: argparse.Namespace) -> list[Tensor | None]:
     """True states of each picture that will be drawn, (77, D); None where there are none. Those of a strip are mixed."""
     import torch  # see `load`
@@ -336,7 +352,7 @@ def pictures_of(
     """Each picture (height, width, 3) uint8 by the name of its file, with what it was made of."""
     found, height, width = {}, drawn.shape[1], drawn.shape[2]
     of_all = Stamp(
-        *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.sd.scheduler).__name__, args.strength),
+        *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.scheduler).__name__, args.strength),
         *(args.model, weights_hash(pipe.model), pipe.path, pipe.encoder.hash, width, height),
     )
     for k, picture in enumerate(drawn):

@@ -3,8 +3,9 @@
     pipe = DeprojectorPipeline.from_pretrained("runs/…")
     pipe("cat, maid").images[0]
 
-The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`, which may be given another
-scheduler, and whose `components` other pipelines are made of; they take what `encode_prompt` returns:
+The pictures are drawn by a diffusers pipeline, `DeprojectorPipeline.sd`. What that one has and this one doesn't define is
+its own here too, as `pipe.enable_freeu(…)`; docs/diffusers.md lists what is the same, ours, or refused. Other pipelines
+are made of `components`, and take what `encode_prompt` returns:
 
     img2img = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     states, negative = pipe.encode_prompt("cat, maid")
@@ -13,41 +14,46 @@ scheduler, and whose `components` other pipelines are made of; they take what `e
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from deproj.clip.check import check_finite
 from deproj.clip.distance import FAR
-from deproj.clip.encoder import LOAD_ERRORS, TextEncoder, first_line
+from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
+from deproj.draw.as_diffusers import PARTS, check_call, check_loading, passed_on
+from deproj.draw.lora import load_lora
 from deproj.draw.renderer import Renderer, draw, sample
+from deproj.draw.saved import save_pipeline
 from deproj.draw.settings import SdSettings
+from deproj.draw.sheets import enlarged
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of, hints_at
 from deproj.model.base import Deprojector
 from deproj.model.belonging import told_apart, world_of
 from deproj.process.errors import UserError
-from deproj.process.files import refuse_pointer
 from deproj.selection import PLACES, TokenSelection
 
 __all__ = ["DeprojectorPipeline"]
 
 Prompt = str | Expression | Image | Tensor
 
+#: By default PIL pictures are at least so many pixels high.
+SIDE = 256
+
 
 class DeprojectorPipeline:
     """Draws pictures from prompts, pictures and embeddings through a deprojector.
 
     Attributes:
-        sd: the diffusers pipeline that draws, without text encoder.
+        sd: the diffusers pipeline that draws, without text encoder, with the scheduler that stands in its folder.
         encoder: the text encoder that the deprojector inverts.
         model: the deprojector.
         pictures: CLIP's image encoder, or None where pictures can't be taken.
@@ -56,6 +62,8 @@ class DeprojectorPipeline:
         name, path: of the Stable Diffusion, as ``pixel``; its folder, file or hub id.
 
     Args:
+        renderer: its U-Net and VAE are taken; the scheduler is the folder's own, where sheets and measures all have
+            DPM-Solver++, so that they compare.
         selection: in whose order the model's states stand; None where that is not known. Only `strength` needs it.
     """
 
@@ -68,7 +76,7 @@ class DeprojectorPipeline:
         selection: TokenSelection | None = None,
     ) -> None:
         model.check_encoder(encoder)
-        self.sd, self.encoder, self.model = renderer.pipe, encoder, model.eval()
+        self.sd, self.encoder, self.model = renderer.of_its_own(), encoder, model.eval()
         self.pictures, self.selection = pictures, selection
         self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
         self.name, self.path = renderer.settings.name, renderer.settings.path
@@ -77,6 +85,22 @@ class DeprojectorPipeline:
     def __repr__(self) -> str:
         takes = "texts and pictures" if self.pictures is not None else "texts"
         return f"DeprojectorPipeline({self.name}, {self.model!r}, takes {takes}, on {self.device})"
+
+    def __getattr__(self, name: str) -> Any:
+        """What the diffusers pipeline has and this one doesn't define: its own.
+
+        Raises:
+            AttributeError: for what neither has, and for what has no meaning here, with the reason.
+        """
+        if name.startswith("_") or name == "sd":  # of what isn't built yet, as `copy` asks
+            raise AttributeError(name)
+        return passed_on(self.sd, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in PARTS:
+            self.sd.register_modules(**{name: value})
+        else:
+            super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(
@@ -87,8 +111,11 @@ class DeprojectorPipeline:
         pictures: Sequence[Image] | None = None,
         device: str | None = None,
         selection: TokenSelection | None = None,
+        torch_dtype: torch.dtype | None = None,
+        variant: str | None = None,
+        **options: Any,
     ) -> DeprojectorPipeline:
-        """Loads a Stable Diffusion and a deprojector for it.
+        """Loads a Stable Diffusion and a deprojector for it, or what `save_pretrained` wrote.
 
         Args:
             sd: ``pixel``, the folder, single file or hub id of a Stable Diffusion 1.x, or a run's settings of it. It can be left
@@ -99,11 +126,16 @@ class DeprojectorPipeline:
                 draws its own. Without them, and without `clip`, pictures are refused.
             device: CUDA where there is one.
             selection: the model's, where it is a class of one's own; models trained on a shipped one know theirs.
+            torch_dtype: of the U-Net and the VAE; by default float16 on CUDA and float32 on a CPU. Text encoder and
+                deprojector, which are small, stay in float32.
+            variant: of the U-Net's and the VAE's weights, as ``fp16``; by default that one where there is no other.
+            options: diffusers' own are refused with the reason, but for ``dtype``, ``device_map`` with one device, and
+                ``safety_checker=None``.
 
         Raises:
             UserError: for what isn't there, is damaged, or doesn't belong together.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device, torch_dtype = check_loading(device, torch_dtype, options)
         of, model = told_apart(sd, deprojector)
         if of is None:
             world = world_of(model)
@@ -118,7 +150,7 @@ class DeprojectorPipeline:
         encoder = chosen.encoder(device)
         model.check_encoder(encoder, "this model" if named is model else str(named))
         seen = chosen.images(encoder, model.distance, pictures)
-        renderer = chosen.renderer(encoder, device)
+        renderer = chosen.renderer(encoder, device, torch_dtype, variant)
         return cls(renderer, encoder, model.to(device), seen, selection or model.selection)
 
     def with_model(self, model: Deprojector) -> DeprojectorPipeline:
@@ -143,44 +175,46 @@ class DeprojectorPipeline:
     def device(self) -> torch.device:
         return self.model.sos.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the U-Net."""
+        return self.sd.unet.dtype
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """Moves all to a device, and the U-Net and the VAE to a dtype, as diffusers' own: ``pipe.to("cuda", torch.float16)``."""
+        self.sd.to(*args, **options)
+        return self.small_parts_to(self.sd.device)
+
+    def small_parts_to(self, device: torch.device | str) -> Self:
+        """Moves what stays in float32, the text encoder, the deprojector and CLIP's image encoder, to a device."""
+        self.encoder.to(device)
+        self.model.to(device)
+        if self.pictures is not None:
+            self.pictures.to(device)
+        return self
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """diffusers' own: U-Net and VAE are on the card while they compute. The small parts stay on the processor."""
+        self.sd.enable_model_cpu_offload(gpu_id, device)
+        self.small_parts_to("cpu")
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """diffusers' own: one layer after another is on the card. The small parts stay on the processor."""
+        self.sd.enable_sequential_cpu_offload(gpu_id, device)
+        self.small_parts_to("cpu")
+
+    def save_pretrained(self, folder: str | Path, variant: str | None = None) -> None:
+        """`deproj.draw.saved.save_pipeline`: a diffusers folder that holds the deprojector too."""
+        settings = replace(self.world.settings, steps=self.steps, guidance=self.guidance)
+        save_pipeline(Path(folder), self.sd, self.encoder, self.model, settings, variant)
+
     def load_lora_weights(self, lora: str | Path, adapter_name: str | None = None, **options: Any) -> None:
-        """Loads the U-Net part of a LoRA; `sd.set_adapters` weighs it and `sd.unload_lora_weights` takes it out again.
+        """`deproj.draw.lora.load_lora` of this pipeline; `set_adapters` weighs it, `unload_lora_weights` takes it out."""
+        load_lora(self.sd, lora, adapter_name, **options)
 
-        Its part for the text encoder, where there is one, is left out with a warning: states come from the deprojector, which
-        inverts the text encoder as it was. (The diffusers pipeline's own method fails on it, having no text encoder.)
-
-        Args:
-            lora: a safetensors file, a folder or a hub id, in diffusers' form or kohya's.
-            adapter_name: to call it by; one is made up otherwise.
-            options: of diffusers' `lora_state_dict`, as `weight_name`.
-
-        Raises:
-            UserError: without the extra ``lora``, and for what is no LoRA for this U-Net.
-        """
-        try:
-            import peft  # noqa: F401
-        except ModuleNotFoundError:
-            raise UserError("LoRAs need peft: pip install 'deproj[lora]'.") from None
-        if Path(lora).suffix == ".safetensors" and not Path(lora).exists():
-            raise UserError(f"no LoRA at {lora}.")
-        for path in [Path(lora), *Path(lora).glob("*.safetensors")]:
-            refuse_pointer(path)
-        try:
-            weights, alphas, metadata = self.sd.lora_state_dict(
-                str(lora), use_safetensors=True, return_lora_metadata=True, **options
-            )
-            check_finite(weights, f"the LoRA {lora}")
-            if not any(key.startswith("unet.") for key in weights):
-                raise ValueError("there are no weights for a U-Net in it.")
-            self.sd.load_lora_into_unet(weights, alphas, self.sd.unet, adapter_name, metadata=metadata, _pipeline=self.sd)
-        except UserError:
-            raise
-        except LOAD_ERRORS as error:
-            if not any(self.sd.get_list_adapters().values()):
-                self.sd.unet.unload_lora()  # diffusers leaves the layers wrapped
-            raise UserError(f"{lora} is no LoRA for this Stable Diffusion: {first_line(error)}") from None
-        if any(key.startswith("text_encoder.") for key in weights):
-            warnings.warn("the LoRA's part for the text encoder is left out: the states are the deprojector's.", stacklevel=2)
+    def load_textual_inversion(self, source: str | Path, token: str | None = None) -> str:
+        """Adds a word to what prompts can say, and returns it: `deproj.clip.encoder.TextEncoder.load_textual_inversion`."""
+        return self.encoder.load_textual_inversion(source, token)
 
     def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> Tensor:
         """Embeddings of prompts, (B, D).
@@ -286,8 +320,8 @@ class DeprojectorPipeline:
         for row, expression in enumerate(given):
             if expression.plain == "":
                 negative[row] = self.encoder.empty.states[0]
-        to = {"device": self.sd.unet.device, "dtype": self.sd.unet.dtype}
-        return states.to(**to), negative.expand(len(states), -1, -1).to(**to)
+        negative = negative.expand(len(states), -1, -1)
+        return states.to(self.device, self.dtype), negative.to(self.device, self.dtype)
 
     def __call__(
         self,
@@ -298,10 +332,13 @@ class DeprojectorPipeline:
         negative_prompt: Prompt | Sequence[Prompt] | None = None,
         strength: float = 1.0,
         pictures: Mapping[str, Image] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        size: int = SIDE,
         **options: Any,
     ) -> Any:
         """Draws pictures.
@@ -309,9 +346,11 @@ class DeprojectorPipeline:
         Args:
             prompt, embedding, image, strength, pictures: what of, as in `states_of`.
             negative_prompt: as in `encode_prompt`.
+            prompt_embeds, negative_prompt_embeds: instead of these, states (B, 77, D) that are there already.
             guidance_scale, num_inference_steps: by default those of the Stable Diffusion's settings.
             num_images_per_prompt: pictures of each prompt stand side by side.
             generator: one for all pictures or a list of one a picture, as in diffusers.
+            size: PIL pictures are at least so many pixels high, small ones enlarged in sharp pixels; 0 leaves all as drawn.
             options: of the diffusers pipeline's call, as `output_type` or `callback_on_step_end`.
 
         Returns:
@@ -320,21 +359,31 @@ class DeprojectorPipeline:
         Raises:
             UserError: for prompts that can't be read, and for options that there aren't, which diffusers would pass over.
         """
-        known = inspect.signature(type(self.sd).__call__).parameters
-        if strange := [name for name in options if name not in known]:
-            raise UserError(f"the pipeline has no option {strange[0]!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
-        states = self.states_of(prompt, embedding, image, strength, pictures)
-        positive, negative = self.with_negative(states, negative_prompt, pictures)
-        return sample(
+        check_call(self.sd, options)
+        if prompt_embeds is None:
+            states = self.states_of(prompt, embedding, image, strength, pictures)
+        elif prompt is None and embedding is None and image is None and strength == 1:
+            states = prompt_embeds
+        else:
+            raise UserError("prompt_embeds are states, drawn as they are; leave prompt, embedding, image and strength out.")
+        if negative_prompt_embeds is None:
+            states, negative_prompt_embeds = self.with_negative(states, negative_prompt, pictures)
+        elif negative_prompt is not None:
+            raise UserError("give negative_prompt or negative_prompt_embeds, not both.")
+        drawn = sample(
             self.sd,
-            positive,
-            negative,
+            states,
+            negative_prompt_embeds,
             self.steps if num_inference_steps is None else num_inference_steps,
             self.guidance if guidance_scale is None else guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             **options,
         )
+        found = drawn[0] if isinstance(drawn, tuple) else drawn.images
+        if size and isinstance(found, list) and isinstance(found[0], Image):
+            found[:] = [enlarged(one, size) for one in found]
+        return drawn
 
     def draw(
         self, states: Tensor, negative: Tensor, seeds: Sequence[int], guidance: float | None = None, **options: Any

@@ -51,7 +51,7 @@ def test_draws_what_the_states_say_through_plain_diffusers(pipe: DeprojectorPipe
 
     from deproj.pixel import WEIGHTS
 
-    ours = pipe(["cat, maid", "1boy"], generator=seeded(0, 1)).images
+    ours = pipe(["cat, maid", "1boy"], generator=seeded(0, 1), size=0).images
     sd = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32, safety_checker=None)
     sd.scheduler = DPMSolverMultistepScheduler.from_config(sd.scheduler.config, algorithm_type="dpmsolver++")
     sd.set_progress_bar_config(disable=True)
@@ -261,7 +261,7 @@ def test_other_schedulers_keep_working(pipe: DeprojectorPipeline):
 
     before, pipe.sd.scheduler = pipe.sd.scheduler, EulerDiscreteScheduler.from_config(pipe.sd.scheduler.config)
     try:
-        assert pipe("cat", num_inference_steps=3, generator=seeded(0)[0]).images[0].size == (32, 32)
+        assert pipe("cat", num_inference_steps=3, generator=seeded(0)[0]).images[0].size == (256, 256)
     finally:
         pipe.sd.scheduler = before
 

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -139,6 +139,15 @@ class TextEncoder:
         check_tokenizer(words, model, where)
         projection = None if clip is None else load_projection(clip, model)
         return cls(words, model.to(device), None if projection is None else projection.to(device), clip_skip)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves it to a device."""
+        self.model.to(device)
+        self.projection = None if self.projection is None else self.projection.to(device)
+        self.deprojection = None if self.deprojection is None else self.deprojection.to(device)
+        self.empty = self([""])
+        self.sos = self.empty.states[0, 0].clone()
+        return self
 
     @property
     def texts_hash(self) -> str:

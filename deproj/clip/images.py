@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -110,6 +110,13 @@ class ImageEncoder:
         other = copy(self)
         other.start, other.across = self.way(distance)
         return other
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves it, and not the text encoder, to a device."""
+        self.model.to(device)
+        self.mean, self.start, self.across = (one.to(device) for one in (self.mean, self.start, self.across))
+        self.spread = self.spread.to(device)
+        return self
 
     @torch.no_grad()
     def project(self, images: Sequence[Image.Image]) -> Tensor:

@@ -30,24 +30,35 @@ class Renderer:
         settings: which pipeline, and how it samples.
         empty: the true states of the empty prompt, (77, D), the negative prompt of every picture.
         dtype: of the weights; by default float16 on CUDA and float32 on a CPU.
+        variant: of the files of the weights; by default ``fp16`` where there is no other.
     """
 
-    def __init__(self, settings: SdSettings, empty: Tensor, device: str, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, settings: SdSettings, empty: Tensor, device: str, dtype: torch.dtype | None = None, variant: str | None = None
+    ) -> None:
         with quiet_loading():  # diffusers imports image processors that want torchvision; we use none
             from diffusers import DPMSolverMultistepScheduler
 
         self.settings, self.empty, self.device = settings, empty, device
         where = locate(settings.path)
         self.dtype = dtype or (torch.float16 if device.startswith("cuda") else torch.float32)
-        pipe = load_pipeline(where, settings.config, self.dtype)
+        pipe = load_pipeline(where, settings.config, self.dtype, variant)
         check_finite(pipe.unet.state_dict(), f"the U-Net of {where!r}")
         check_finite(pipe.vae.state_dict(), f"the VAE of {where!r}")
+        self.own_scheduler = pipe.scheduler
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, algorithm_type="dpmsolver++")
         pipe.set_progress_bar_config(disable=True)
         self.pipe: Any = pipe.to(device)
         # how many pictures to draw at once where there are many: more are no faster on a CPU, or need too much memory
         size = pipe.unet.config.sample_size
         self.chunk = 50 if max(size if isinstance(size, (list, tuple)) else [size]) <= 16 else 4
+
+    def of_its_own(self) -> Any:
+        """A diffusers pipeline of the same parts, but with the scheduler that stands in its folder."""
+        parts = {**self.pipe.components, "scheduler": self.own_scheduler}
+        pipe = type(self.pipe)(**parts, requires_safety_checker=False)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     @cached_property
     def hash(self) -> str:
@@ -115,21 +126,29 @@ class Renderer:
                 hook.remove()
 
 
-def load_pipeline(where: str, config: str | None, dtype: torch.dtype) -> Any:
+def load_pipeline(where: str, config: str | None, dtype: torch.dtype, chosen: str | None = None) -> Any:
     """A diffusers pipeline from a folder, a single file or a hub id, without text encoder and tokenizer.
 
     Args:
         config: of a single file, the folder of its configuration.
+        chosen: variant of the files of the weights; by default ``fp16`` where there is no other.
     """
     with quiet_loading():  # as in `Renderer`
         from diffusers import StableDiffusionPipeline
 
     try:
         if is_file(where):
+            if chosen is not None:
+                raise UserError(f"{where} is a single file, which has no variants; leave variant={chosen!r} out.")
             return SingleFile.of(where, config).pipeline(dtype)
         with quiet_loading("diffusers"):
             return StableDiffusionPipeline.from_pretrained(
-                where, text_encoder=None, tokenizer=None, dtype=dtype, variant=variant(where, ["unet", "vae"]), **WITHOUT
+                where,
+                text_encoder=None,
+                tokenizer=None,
+                dtype=dtype,
+                **WITHOUT,
+                variant=chosen or variant(where, ["unet", "vae"]),
             )
     except LOAD_ERRORS as error:
         raise UserError(f"the pipeline {where!r} cannot be loaded: {first_line(error)}") from None
@@ -149,8 +168,7 @@ def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: fl
     Raises:
         UserError: for states, latents and pictures with numbers that are NaN or infinite, which would be drawn black.
     """
-    to = {"device": pipe.unet.device, "dtype": pipe.unet.dtype}
-    states = states.to(**to)
+    states = states.to(pipe.unet.dtype)  # diffusers moves them to where it computes, which may be elsewhere than its weights lie
     refuse_broken(torch.isfinite(states).flatten(1).all(1), "the states of")
     inner = options.pop("callback_on_step_end", None)
     if hasattr(inner, "tensor_inputs"):  # diffusers' own callbacks say by this what they are called with
@@ -158,7 +176,7 @@ def sample(pipe: Any, states: Tensor, negative: Tensor, steps: int, guidance: fl
     with FiniteSteps(pipe, inner) as checked:
         return pipe(
             prompt_embeds=states,
-            negative_prompt_embeds=negative.to(**to) if guidance > 1 else None,
+            negative_prompt_embeds=negative.to(states.dtype) if guidance > 1 else None,
             guidance_scale=guidance,
             num_inference_steps=steps,
             callback_on_step_end=checked.note,

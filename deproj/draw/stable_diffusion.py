@@ -10,6 +10,7 @@ from deproj.draw.settings import SdSettings
 from deproj.pixel.grammar import never_said, sayable
 from deproj.process.errors import UserError
 from deproj.settings.compose import read_config
+from deproj.settings.inside import settings_inside
 from deproj.settings.nodes import settings
 from deproj.settings.shipped import CONF
 
@@ -50,12 +51,14 @@ class StableDiffusion:
 
     @classmethod
     def named(cls, sd: str | Path, clip: str | Path | None = None) -> StableDiffusion:
-        """The pixel world, or any Stable Diffusion 1.x, with the settings that ship.
+        """The pixel world, or any Stable Diffusion 1.x, with the settings that ship, or a saved pipeline with its own.
 
         Args:
             sd: ``pixel``, a folder, a single file or a hub id.
             clip: folder or hub id of the CLIP that its text encoder comes from; ``pixel`` brings its own.
         """
+        if (inside := settings_inside(sd)) is not None:
+            return cls.of(inside if clip is None else {"sd": inside["sd"] | {"clip": str(clip)}})
         name = "pixel" if str(sd) == "pixel" else "sd15"
         node = read_config(CONF / "sd" / f"{name}.yaml")
         if name != "pixel":
@@ -93,11 +96,13 @@ class StableDiffusion:
             encoder.load_textual_inversion(source)
         return encoder
 
-    def renderer(self, encoder: TextEncoder, device: str, dtype: torch.dtype | None = None) -> Renderer:
+    def renderer(
+        self, encoder: TextEncoder, device: str, dtype: torch.dtype | None = None, variant: str | None = None
+    ) -> Renderer:
         """What draws its pictures; its weights in float16 on CUDA and float32 on a CPU, or as asked."""
         from deproj.draw.renderer import Renderer  # diffusers takes a second to import
 
-        return Renderer(self.settings, encoder.empty.states[0], device, dtype)
+        return Renderer(self.settings, encoder.empty.states[0], device, dtype, variant)
 
     def images(
         self, encoder: TextEncoder, distance: EmbeddingDistance | None, pictures: Sequence[Image] | None = None

@@ -10,6 +10,7 @@ from deproj.model.base import Deprojector
 from deproj.model.store import SHIPPED, shipped
 from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
+from deproj.settings.inside import settings_inside
 
 __all__ = ["told_apart", "world_of"]
 
@@ -44,6 +45,8 @@ def told_apart(sd: Any, deprojector: Any) -> tuple[Any, Any]:
     Raises:
         UserError: where they are swapped, or there is no deprojector.
     """
+    if isinstance(sd, (str, Path)) and settings_inside(sd) is not None:  # a saved pipeline, which is both
+        return (None, sd) if deprojector is None else (sd, deprojector)
     if deprojector is None and not is_sd(sd):
         sd, deprojector = None, sd
     if deprojector is None or (sd is None and is_sd(deprojector)):
@@ -70,6 +73,8 @@ def world_of(deprojector: str | Path | Deprojector) -> dict[str, Any] | str:
         UserError: where it isn't known.
     """
     if not isinstance(deprojector, Deprojector):
+        if (inside := settings_inside(deprojector)) is not None:
+            return inside
         run = RunFolder(Path(deprojector))
         if run.is_run:
             return run.read_config()

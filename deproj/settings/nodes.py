@@ -30,9 +30,14 @@ def settings(cls: type[T], node: dict[str, Any], name: str) -> T:
             raise UserError(unknown(f"{name}.{key}", [f"{name}.{k}" for k in known]))
     try:
         merged: Any = OmegaConf.merge(OmegaConf.structured(cls), node)
-        return cls(**{key: merged[key] for key in known})
+        return cls(**{key: plain(merged[key]) for key in known})
     except OmegaConfBaseException as error:
         raise UserError(f"{name}.{error.key}: {str(error).splitlines()[0]}") from None
+
+
+def plain(value: Any) -> Any:
+    """Lists as Python's own."""
+    return OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,101 @@
+"""What diffusers' pipelines have, and how far ours has it: docs/diffusers.md is the table for users."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from deproj.process.errors import UserError
+
+__all__ = ["PARTS", "check_call", "check_loading", "passed_on"]
+
+#: Parts of the diffusers pipeline that may be replaced, as in ``pipe.scheduler = …``.
+PARTS = ("scheduler", "unet", "vae")
+
+TEXTS = "a deprojector inverts one text encoder as it is"
+#: Attributes of diffusers' pipelines that have no meaning here.
+ATTRIBUTES = {
+    "text_encoder": f"{TEXTS}; look at it as pipe.encoder.model",
+    "tokenizer": f"{TEXTS}; look at it as pipe.encoder.tokenizer",
+    "safety_checker": "none is loaded; make one a step of your own, on the pictures",
+    "feature_extractor": "CLIP's image encoder is pipe.pictures",
+    "from_pipe": "other pipelines are made of the parts: StableDiffusionImg2ImgPipeline(**pipe.components, …)",
+    "push_to_hub": "pipe.model.push_to_hub uploads the deprojector",
+    "unload_textual_inversion": f"{TEXTS}; load the pipeline anew without it",
+    "maybe_convert_prompt": "words of several vectors are read by pipe.encoder",
+}
+#: Arguments of diffusers' calls.
+CALL = {"clip_skip": f"{TEXTS}; its clip skip is the model's own, pipe.encoder.clip_skip (train with sd.clip_skip=)"}
+#: Arguments of diffusers' `from_pretrained`.
+LOADING = {
+    **dict.fromkeys(PARTS, "set it afterwards, as in pipe.scheduler = …"),
+    **dict.fromkeys(("text_encoder", "tokenizer"), TEXTS),
+    **dict.fromkeys(("revision", "token", "cache_dir"), "download with `hf download` and name the folder"),
+    **dict.fromkeys(("local_files_only", "force_download"), "set HF_HUB_OFFLINE=1, or download with `hf download`"),
+    "use_safetensors": "safetensors are read where there are any",
+    "custom_pipeline": "the picture is drawn by diffusers' StableDiffusionPipeline; make others of pipe.components",
+    "quantization_config": "make the U-Net so, and set it: pipe.unet = …",
+    "low_cpu_mem_usage": "it is so already",
+}
+
+
+def passed_on(sd: Any, name: str) -> Any:
+    """An attribute of the diffusers pipeline.
+
+    Raises:
+        AttributeError: where it has none of the name, or one that has no meaning here.
+    """
+    if name in ATTRIBUTES:
+        raise AttributeError(f"DeprojectorPipeline has no {name}: {ATTRIBUTES[name]}.")
+    if not hasattr(sd, name):
+        raise AttributeError(f"neither DeprojectorPipeline nor diffusers' {type(sd).__name__} has {name!r}.")
+    return getattr(sd, name)
+
+
+def check_call(sd: Any, options: dict[str, Any]) -> None:
+    """Refuses options of a call that diffusers would pass over, or that have no meaning here."""
+    known = inspect.signature(type(sd).__call__).parameters
+    for name in options:
+        if name in CALL:
+            raise UserError(f"{name} is refused: {CALL[name]}.")
+        if name not in known:
+            raise UserError(f"the pipeline has no option {name!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
+
+
+def check_loading(device: str | None, dtype: torch.dtype | None, options: dict[str, Any]) -> tuple[str, torch.dtype | None]:
+    """The device and the dtype that are asked for.
+
+    Args:
+        options: diffusers' own beside them.
+
+    Raises:
+        UserError: for options that there aren't or that have no meaning here, and for two that say different things.
+    """
+    options = dict(options)
+    dtype = one_of("torch_dtype and dtype", dtype, options.pop("dtype", None))
+    device = one_of("device and device_map", device, options.pop("device_map", None))
+    for name in ("safety_checker", "requires_safety_checker", "feature_extractor"):  # often said, and always so here
+        if options.get(name) in (None, False):
+            options.pop(name, None)
+    for name in options:
+        raise UserError(f"from_pretrained takes no {name!r}: {LOADING.get(name, 'see DeprojectorPipeline.from_pretrained')}.")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UserError(f"torch_dtype is torch.float32, float16 or bfloat16; got {dtype!r}.")
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu", dtype
+    try:
+        return str(torch.device(device)), dtype
+    except (RuntimeError, TypeError):
+        raise UserError(
+            f"device_map is one device, as 'cuda': got {device!r}. Where the card is too small, load to 'cpu' and call "
+            "pipe.enable_model_cpu_offload()."
+        ) from None
+
+
+def one_of(names: str, first: Any, second: Any) -> Any:
+    """The one that is given; both only where they are the same."""
+    if first is not None and second is not None and first != second:
+        raise UserError(f"{names} say different things, {first} and {second}; give one.")
+    return second if first is None else first
