@@ -19,7 +19,7 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, BaselineRecord, Evaluation
+from deproj.runs.records import KINDS, BaselineRecord, Evaluation, ModelRecord
 from deproj.settings.build import build
 from deproj.settings.compose import compose_config
 from deproj.settings.nodes import foreign_classes
@@ -117,6 +117,8 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     for path in configs:
         if not exported(path) and not RunFolder(path).model.is_dir():
             raise UserError(f"{path} has no deprojector: its training isn't done.")
+    for path in args.runs:
+        refuse_fewer(folder_of(path), args)
     results: dict[str, Evaluation] = {}
     evaluators: dict[str, Evaluator] = {}
     for path, config in configs.items():
@@ -126,6 +128,24 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
             evaluators[key].compose_mean = args.compose_mean
         results[path.as_posix()] = evaluate_one(path, config, evaluators[key])
     print(table(results))
+
+
+def folder_of(path: Path) -> RunFolder:
+    """Where the measures of a run or a model go: beside it, or for a model by name into ``runs/``."""
+    return RunFolder(path if path.is_dir() else Path("runs") / f"evaluation-{path.as_posix().replace('/', '-')}")
+
+
+def refuse_fewer(out: RunFolder, args: argparse.Namespace) -> None:
+    """Refuses to replace measures by those on fewer prompts, unless it is asked for."""
+    try:
+        before = len(out.read_evaluation(args.compose_mean).prompts)
+    except (OSError, UserError):  # none, or a broken one
+        return
+    if args.prompts is None and args.count < before and not args.overwrite:
+        raise UserError(
+            f"{out.evaluation(args.compose_mean)} is of {before} prompts, and --count {args.count} would replace it; "
+            "leave --count out, or add --overwrite."
+        )
 
 
 def evaluate_one(path: Path, config: dict[str, Any], evaluator: Evaluator) -> Evaluation:
@@ -139,8 +159,10 @@ def evaluate_one(path: Path, config: dict[str, Any], evaluator: Evaluator) -> Ev
     if selection is None:
         raise UserError(f"{path} doesn't say in which order its states stand; measure the run that it comes from.")
     result = evaluator(model, selection)
-    out = RunFolder(path if path.is_dir() else Path("runs") / f"evaluation-{path.as_posix().replace('/', '-')}")
+    out = folder_of(path)
     written = out.evaluation(evaluator.compose_mean)
+    if exported(path):
+        out.write(out.measured, ModelRecord("." if path.is_dir() else path.as_posix(), {k: config[k] for k in ("sd", "data")}))
     out.write(written, result)
     if path.is_dir() and not evaluator.compose_mean:  # the card of a model by name is its owner's
         write_card(model, path, result)
@@ -240,6 +262,7 @@ def options() -> argparse.ArgumentParser:
     mean = "composed prompts as the mean of their parts (evaluation-mean.json)"
     add("--compose-mean", action="store_true", help=mean)
     add("--score-clip", help="folder or hub id of the CLIP of the CLIP score (default: sd.clip)")
+    add("--overwrite", action="store_true", help="replace measures on more prompts than --count")
     add("--trust", action="append", default=[], metavar="CLASS", help="a selection of your own, by its full name")
     add("--out", type=Path, help="folder of a baseline's results (runs/baseline-NAME-SELECTION)")
     return parser

@@ -3,21 +3,26 @@
 A setting has S runs that differ in their seed alone. As in `deproj.measure.metrics`, a number is Σ a / Σ b, here over seeds and
 prompts. Its 95 % interval is put together of two: a percentile bootstrap over prompts, the same ones for all seeds, and
 Student's t over the seeds, half-widths added as squares. (A bootstrap over three seeds is no wider than from the least to the
-largest, and covers some 75 % where seeds dominate.) With one seed the interval does not cover training again.
+largest, and covers some 75 % where seeds dominate.) With fewer than three seeds, which are too few for that, the interval
+is of the prompts alone and does not cover training again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from deproj.measure.metrics import SHARES
 from deproj.runs.records import Measured
 
-__all__ = ["Estimate", "difference", "estimate"]
+__all__ = ["FEWEST", "Estimate", "difference", "estimate"]
 
 RESAMPLES = 2000
+#: Training seeds that an interval over seeds takes.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,16 @@ def parts(runs: Sequence[Measured], measure: str) -> np.ndarray | None:
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def of_prompts(both: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Σ a / Σ b of each resample of prompts, (R,); nan where a resample has nothing to measure."""
-    n = both.shape[2]
+@lru_cache(maxsize=8)
+def resamples(n: int, seed: int = 0) -> np.ndarray:
+    """How often each of n prompts is drawn in each resample, (n, R)."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    above, below = both.sum(1) @ drawn.T
+    return np.ascontiguousarray(drawn.T, float)
+
+
+def of_prompts(both: np.ndarray) -> np.ndarray:
+    """Σ a / Σ b of each resample of prompts, (R,); nan where a resample has nothing to measure."""
+    above, below = both.sum(1) @ resamples(both.shape[2])
     return np.divide(above, below, out=np.full(RESAMPLES, np.nan), where=below != 0)
 
 
@@ -58,9 +68,9 @@ def of_seeds(both: np.ndarray) -> np.ndarray:
 
 
 def half_width(values: np.ndarray) -> float:
-    """Of the t interval of the mean of S values; 0 for one value."""
+    """Of the t interval of the mean of S values; 0 for too few."""
     degrees = len(values) - 1
-    if degrees == 0:
+    if len(values) < FEWEST:
         return 0.0
     student = STUDENT[degrees - 1] if degrees <= len(STUDENT) else 1.96 + 2.5 / degrees
     return float(student * values.std(ddof=1) / np.sqrt(len(values)))
@@ -72,11 +82,14 @@ def put_together(value: float, resampled: np.ndarray, seeds: float) -> Estimate:
 
 
 def estimate(runs: Sequence[Measured], measure: str) -> Estimate | None:
-    """A measure of one setting over its runs; None where it wasn't measured."""
+    """A measure of one setting over its runs, that of a share between 0 and 1; None where it wasn't measured."""
     both = parts(runs, measure)
     if both is None or not both[1].sum(1).all():
         return None
-    return put_together(float(both[0].sum() / both[1].sum()), of_prompts(both), half_width(of_seeds(both)))
+    found = put_together(float(both[0].sum() / both[1].sum()), of_prompts(both), half_width(of_seeds(both)))
+    if measure not in SHARES:
+        return found
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def difference(runs: Sequence[Measured], others: Sequence[Measured], measure: str, paired: bool = True) -> Estimate | None:

@@ -35,23 +35,25 @@ from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
 
 __all__ = [
-    *("MEASURES", "Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
+    *("MEASURES", "SHARES", "Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
     *("reader_fidelity", "redrawing", "state_errors"),
 ]
 
 
-#: The measures of tables and reports, in their order, and whether more is better.
-MEASURES = {
+#: The measures of tables and reports, in their order, and whether more is better; None where 1 is right.
+MEASURES: dict[str, bool | None] = {
     "fidelity": True,
     "clip score": True,
     "conditioning error": False,
-    "noise": False,
+    "noise": None,
     "two colours": False,
     "likeness": True,
     "mse words": False,
     "mse eos": False,
     "mse padding": False,
 }
+#: Those that are shares of something, between 0 and 1.
+SHARES = ("fidelity", "two colours")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs and baselines read back from their folders, and grouped into settings."""
+"""Runs, baselines and measured models read back from their folders, and grouped into settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deproj.process.errors import UserError
-from deproj.runs.commands import evaluate_again, evaluate_baseline, train_again
+from deproj.runs.commands import evaluate_again, evaluate_baseline, evaluate_model, train_again
 from deproj.runs.distinguishing import default_settings, distinguishing
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import KINDS, Evaluation, Measured, RunResult
@@ -24,20 +24,22 @@ ORDER = tuple(SELECTIONS)
 
 @dataclass(frozen=True)
 class Result:
-    """A run or baseline with its evaluation.
+    """A run, a baseline or a measured model with its evaluation.
 
     Attributes:
-        name: selection and feed, or kind of baseline and selection.
+        kind: ``run``, ``baseline`` or ``model``.
+        names: what it is called, by what: its choices of model, selection, feed and objective, or its own name.
         rank: its place in tables.
         mean: whether composed prompts were the mean of their parts' embeddings.
-        seed: of training; None for a baseline.
+        seed: of training; None but for a run.
         curve: (epoch, held-out free-running loss).
-        ended: how the run ended; None for a baseline.
+        ended: how the run ended; None but for a run.
         extra: settings that differ from the default ones, by dotted key.
     """
 
     run: RunFolder
-    name: str
+    kind: str
+    names: dict[str, str]
     rank: tuple[Any, ...]
     evaluation: Evaluation
     config: dict[str, Any]
@@ -52,9 +54,23 @@ class Result:
         """The command that makes it again."""
         if self.seed is not None:
             return train_again(self.config)
-        evaluation, selection = self.evaluation, self.config["choices"]["selection"]
-        kind = self.run.read_baseline().baseline
-        return evaluate_baseline(self.run, kind, selection, len(evaluation.prompts), evaluation.seed)
+        count, seed = len(self.evaluation.prompts), self.evaluation.seed
+        if self.kind == "model":
+            return evaluate_model(str(self.model), count, seed)
+        return evaluate_baseline(self.run, self.names["baseline"], self.names["selection"], count, seed)
+
+    @property
+    def model(self) -> str | Path | None:
+        """What its model is loaded by; None where there is none, or its numbers alone were kept."""
+        if self.kind == "model":
+            named = self.run.read_measured().model
+            return self.run.path if named == "." else named
+        return self.run.model if self.run.model.is_dir() else None
+
+    @property
+    def file(self) -> Path:
+        """What says how it was made."""
+        return {"run": self.run.config, "baseline": self.run.baseline, "model": self.run.measured}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,11 @@ class Setting:
 
     Attributes:
         label: what distinguishes it from the other settings at hand.
+        name: its choices in full, as ``eos_onward, recursive``.
     """
 
     label: str
+    name: str
     results: list[Result]
 
     def measured(self, kind: str) -> list[Measured]:
@@ -78,7 +96,12 @@ class Setting:
 
     @property
     def baseline(self) -> bool:
-        return self.first.seed is None
+        return self.first.kind == "baseline"
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether it is of runs, with seeds and learning curves."""
+        return self.first.kind == "run"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -117,33 +140,39 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
     try:
         evaluation = run.read_evaluation(mean)
     except OSError:
-        if not run.is_baseline and not run.result.is_file():
+        if run.is_run and not run.result.is_file():
             raise UserError("unfinished") from None
         raise UserError(f"not evaluated: {evaluate_again(run)}") from None
     if run.is_baseline:
         about = run.read_baseline()
-        rank = (1, about.baseline, place_of(about.selection))
-        return Result(run, f"{about.baseline}, {about.selection}", rank, evaluation, about.config)
+        rank = (2, about.baseline, place_of(about.selection))
+        names = {"baseline": about.baseline, "selection": about.selection}
+        return Result(run, "baseline", names, rank, evaluation, about.config)
+    if run.is_measured_model:
+        known = run.read_measured()
+        called = {"name": run.path.name if known.model == "." else known.model}
+        return Result(run, "model", called, (1, called["name"]), evaluation, known.config, mean, extra=composed_as(mean))
     config = run.read_config()
     try:
-        name, rank = name_of(config["choices"])
-        extra = distinguishing(defaults, config)
-        if mean:
-            extra["composed"] = "mean"
-        return Result(
-            run, name, rank, evaluation, config, mean, int(config["seed"]), run.learning_curve(), run.read_result(), extra
-        )
+        names, rank = names_of(config["choices"])
+        extra = distinguishing(defaults, config) | composed_as(mean)
+        seed, ended = int(config["seed"]), run.read_result()
+        return Result(run, "run", names, rank, evaluation, config, mean, seed, run.learning_curve(), ended, extra)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"broken: {type(error).__name__}: {error}") from None
 
 
-def name_of(choices: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
-    """What a run's choices are called, and their place in tables."""
+def composed_as(mean: bool) -> dict[str, Any]:
+    return {"composed": "mean"} if mean else {}
+
+
+def names_of(choices: dict[str, Any]) -> tuple[dict[str, str], tuple[Any, ...]]:
+    """What a run's choices are called, and their place in tables. A feed means nothing to a model that isn't an LSTM."""
     selection, feed, model, objective = (choices[group] for group in ("selection", "feed", "model", "objective"))
-    others = "" if objective == "states" else f", {objective}"
+    others = {} if objective == "states" else {"objective": objective}
     if model != "lstm":
-        return f"{model}, {selection}{others}", (1, model, place_of(selection), others)
-    return f"{selection}, {feed}{others}", (0, place_of(selection), feed, others)
+        return {"model": model, "selection": selection, **others}, (0, 1, model, place_of(selection), objective)
+    return {"selection": selection, "feed": feed, **others}, (0, 0, place_of(selection), feed, objective)
 
 
 def place_of(selection: str) -> tuple[int, str]:
@@ -203,18 +232,51 @@ def of_one_world(results: list[Result]) -> tuple[list[Result], list[LeftOut]]:
 
 
 def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:
-    """Settings, each labelled by what distinguishes its runs from the others at hand."""
-    runs = [result.extra for result in results if result.seed is not None]
+    """Settings, each labelled by what distinguishes its results from the others at hand."""
+    shared = shared_by(results)
+    short = short_names([key for result in results for key in result.extra])
 
     def told(result: Result) -> list[str]:
-        return [f"{k}={v}" for k, v in result.extra.items() if any(other.get(k) != v for other in runs)]
+        return [f"{short[key]}={value}" for key, value in result.extra.items() if key not in shared]
+
+    def label(result: Result) -> str:
+        names = [name for by, name in result.names.items() if by not in shared]
+        return ", ".join([*names, *told(result)] or usual(result) or result.names.values())
+
+    def usual(result: Result) -> list[str]:
+        """Values that others have changed, of one that has changed nothing."""
+        changed = dict.fromkeys(key for other in results for key in other.extra if key not in shared)
+        values = {key: value_at(result.config, key) for key in changed}
+        return [f"{short[key]}={value}" for key, value in values.items() if value is not None]
 
     groups: dict[str, list[Result]] = {}
     left_out: list[LeftOut] = []
     for result in sorted(results, key=lambda r: (str((*r.rank, *told(r))), r.seed or 0)):
-        members = groups.setdefault(", ".join([result.name, *told(result)]), [])
+        members = groups.setdefault(label(result), [])
         if any(result.seed == other.seed for other in members):
             left_out.append((result.run.path, f"the same setting and seed as {members[-1].run.path.as_posix()}"))
         else:
             members.append(result)
-    return [Setting(label, members) for label, members in groups.items()], left_out
+    return [Setting(label, ", ".join(members[0].names.values()), members) for label, members in groups.items()], left_out
+
+
+def shared_by(results: list[Result]) -> set[str]:
+    """What needn't be said: names that all results share, and settings that all runs do."""
+    everything = [result.names for result in results]
+    names = {by for found in everything for by in found if all(other.get(by) == found[by] for other in everything)}
+    runs = [result.extra for result in results if result.kind == "run"]
+    return names | {key for found in runs for key in found if all(other.get(key) == found[key] for other in runs)}
+
+
+def value_at(config: dict[str, Any], key: str) -> Any:
+    """A setting by its dotted key; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Dotted keys by their last word, where no other key ends in it."""
+    last = Counter(key.rpartition(".")[2] for key in set(keys))
+    return {key: word if last[word := key.rpartition(".")[2]] == 1 else key for key in keys}

@@ -10,7 +10,7 @@ from deproj.measure.metrics import MEASURES
 from deproj.measure.results import Setting
 from deproj.runs.records import KINDS
 
-__all__ = ["Row", "rows_of", "shown_measures"]
+__all__ = ["Row", "difference_between", "rows_of", "shown_measures"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Row:
         setting: its label.
         prompts: single or composed.
         seeds: runs that it is of.
+        baseline, trained_here: as of the setting.
         values: by measure.
         differences: to the setting that all are compared to; None where a measure can't be.
         untrained: measures of regions that the selection doesn't train.
@@ -31,6 +32,7 @@ class Row:
     prompts: str
     seeds: int
     baseline: bool
+    trained_here: bool
     values: dict[str, Estimate]
     differences: dict[str, Estimate | None]
     untrained: tuple[str, ...]
@@ -38,19 +40,25 @@ class Row:
 
     @classmethod
     def of(cls, setting: Setting, against: Setting, kind: str) -> Row:
-        ours, theirs = setting.measured(kind), against.measured(kind)
+        ours = setting.measured(kind)
         values = {measure: made for measure in MEASURES if (made := estimate(ours, measure)) is not None}
-        paired = [result.seed for result in setting.results] == [result.seed for result in against.results]
         trained = setting.first.evaluation.trained
         return cls(
             setting.label,
             kind,
             len(setting.results),
             setting.baseline,
+            setting.trained_here,
             values,
-            {measure: difference(ours, theirs, measure, paired) for measure in values},
+            {measure: difference_between(setting, against, kind, measure) for measure in values},
             tuple(measure for measure in values if measure.startswith("mse ") and not trained[measure[4:]]),
         )
+
+
+def difference_between(setting: Setting, against: Setting, kind: str, measure: str) -> Estimate | None:
+    """A measure of one setting minus that of another, paired by seed where both have the same; None where one lacks it."""
+    paired = [result.seed for result in setting.results] == [result.seed for result in against.results]
+    return difference(setting.measured(kind), against.measured(kind), measure, paired)
 
 
 def rows_of(found: Sequence[Setting], against: Setting) -> list[Row]:
@@ -66,7 +74,7 @@ def with_best(rows: list[Row]) -> list[Row]:
     best: dict[int, list[str]] = {}
     for measure, more in MEASURES.items():
         having = [number for number, row in enumerate(rows) if measure in row.values]
-        if len(having) < 2:
+        if len(having) < 2 or more is None:
             continue
         # so that more is better
         bounds = {n: interval(rows[n].values[measure], more) for n in having}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
@@ -16,13 +17,16 @@ from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.process.system import command_line
 
+if TYPE_CHECKING:
+    from deproj.measure.results import Setting
+
 __all__: list[str] = []
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deproj.report", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("folders", nargs="+", type=Path, metavar="FOLDER", help="runs, sweeps and baselines")
+    add("folders", nargs="+", type=Path, metavar="FOLDER", help="runs, sweeps, baselines and measured models")
     add("--against", metavar="SETTING", help='differences are to this one, as in "all, batch" (the first)')
     add("--seeds", type=int, default=3, help="picture seeds that can be paged through (3); 0 for no pictures")
     add("--out", type=Path, default=Path("report"), help="folder of the report (report)")
@@ -40,14 +44,13 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.report.page import page
     from deproj.report.pictures import draw_pictures
     from deproj.report.tables import as_json, markdown
+    from deproj.report.verdict import verdict
 
     quiet_libraries()
     found, left_out = collect(args.folders)
-    labels = [setting.label for setting in found]
-    if args.against is not None and args.against not in labels:
-        raise UserError(f"no setting {args.against!r}; there are: {'; '.join(labels)}.")
-    against = found[0 if args.against is None else labels.index(args.against)]
+    against = found[0] if args.against is None else named(found, args.against)
     rows = rows_of(found, against)
+    said = verdict(found, rows)
     out, command = args.out, command_line(["python", "-m", "deproj.report", *sys.argv[1:]])
     out.mkdir(parents=True, exist_ok=True)
     drawn, damaged = draw_pictures(found, args.seeds, out, progress) if args.seeds else ([], [])
@@ -60,12 +63,21 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     there = {title: figure for title, figure in figures.items() if figure is not None}
     for title, figure in there.items():
         write_whole(out / f"{title.lower().replace(' ', '-')}.svg", figure)
-    write_whole(out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, command, out))
-    write_whole(out / "report.md", markdown(rows, left_out, against.label, command))
-    write_whole(out / "report.json", as_json(rows, left_out, against.label, command))
+    write_whole(out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, command, said, out))
+    write_whole(out / "report.md", markdown(rows, left_out, against.label, command, said))
+    write_whole(out / "report.json", as_json(rows, left_out, against.label, command, said))
     for folder, reason in left_out:
         print(f"left out: {folder}: {reason}")
+    print("\n".join(said))
     print(f"{len(found)} setting{'s' * (len(found) != 1)}. Wrote {out / 'index.html'}, report.md and report.json.")
+
+
+def named(found: list[Setting], name: str) -> Setting:
+    """A setting by its label, or by its choices in full where one alone has them."""
+    fitting = [one for one in found if one.label == name] or [one for one in found if one.name == name]
+    if len(fitting) != 1:
+        raise UserError(f"no setting {name!r}; there are: {'; '.join(setting.label for setting in found)}.")
+    return fitting[0]
 
 
 def main() -> int:

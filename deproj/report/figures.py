@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from deproj.measure.results import Setting
 from deproj.measure.rows import Row
@@ -40,6 +40,17 @@ def svg(figure: Any) -> str:
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
+
+
+def plain_decimals(axis: Any) -> None:
+    """Ticks of a logarithmic axis as 0.02 and not as powers, each second one at most."""
+    told = FuncFormatter(lambda value, place: f"{value:g}")
+    axis.yaxis.set_major_formatter(told)
+    low, high = axis.get_ylim()
+    if high / low < 30:  # between two powers of ten there may be none of them
+        axis.yaxis.set_minor_formatter(told)
+        axis.tick_params(axis="y", which="minor", labelsize=8)
+    axis.tick_params(axis="y", which="major", labelsize=8)
 
 
 def legend(figure: Figure) -> None:
@@ -89,6 +100,7 @@ def by_place(found: list[Setting]) -> str:
         axis.set_xlabel("place in the sequence that is learnt")
         axis.set_ylabel("mean squared error of the state")
         axis.set_yscale("log")
+        plain_decimals(axis)
         axis.grid(alpha=0.3)
     legend(figure)
     return svg(figure)
@@ -98,7 +110,7 @@ def curves(found: list[Setting]) -> str | None:
     """Held-out free-running loss by epoch, a panel a selection, since losses of different ones cannot be compared."""
     panels: dict[str, list[tuple[int, Setting]]] = {}
     for number, setting in enumerate(found):
-        if not setting.baseline and setting.kinds == KINDS:  # else the same runs, measured in another way
+        if setting.trained_here and setting.kinds == KINDS:  # else the same runs, measured in another way
             panels.setdefault(setting.results[0].config["choices"]["selection"], []).append((number, setting))
     if not panels:
         return None
@@ -113,8 +125,9 @@ def curves(found: list[Setting]) -> str | None:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_yscale("log")
-        axis.legend(fontsize=6, frameon=False)
+        plain_decimals(axis)
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("held-out free-running loss")
     figure.tight_layout()
+    legend(figure)
     return svg(figure)

@@ -30,13 +30,19 @@ td.best { background: #e6f3e6; } tr.baseline th, tr.baseline td { color: #555; }
 .pictures th { border: 0; font-weight: 400; font-size: .8rem; max-width: 7.5rem; padding: 2px; }
 .pictures th { vertical-align: bottom; }
 .pictures th[scope=row] { vertical-align: middle; padding-right: .6rem; max-width: none; }
-.pictures img { display: block; width: 7rem; height: 7rem; image-rendering: pixelated; background: #eee; }
+.pictures img { display: block; width: 7rem; height: 7rem; image-rendering: pixelated; background: #eee; cursor: zoom-in; }
+.pictures th[colspan] { font-weight: 600; }
 .gap { padding-left: 1rem !important; }
+dialog { border: 0; padding: 1rem; border-radius: .3rem; max-width: 96vw; } dialog::backdrop { background: #000a; }
+dialog img { display: block; width: min(80vw, 80vh, 32rem); image-rendering: pixelated; cursor: zoom-out; }
 button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background: #fff; border-radius: .3rem; cursor: pointer; }
 button[aria-pressed=true] { background: #234; color: #fff; }
-svg { width: 100%; max-width: 56rem; height: auto; }
-code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; max-width: 48rem; }
+svg { width: 100%; min-width: 44rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; }
+td code { display: block; min-width: 16rem; }
 """
+
+ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 SCRIPT = """
 for (const button of document.querySelectorAll('button[data-seed]')) button.onclick = () => {
@@ -45,6 +51,13 @@ for (const button of document.querySelectorAll('button[data-seed]')) button.oncl
   for (const image of document.querySelectorAll('.pictures img'))
     image.src = image.src.replace(/-\\d+-(\\d+)\\.png$/, `-${button.dataset.seed}-$1.png`);
 };
+const dialog = document.querySelector('dialog');
+for (const image of document.querySelectorAll('.pictures img')) image.onclick = () => {
+  dialog.querySelector('img').src = image.src;
+  dialog.querySelector('p').textContent = image.alt;
+  dialog.showModal();
+};
+if (dialog) dialog.onclick = () => dialog.close();
 """
 
 
@@ -57,9 +70,10 @@ def page(
     seeds: int,
     figures: dict[str, str],
     command: str,
+    said: list[str],
     out: Path,
 ) -> str:
-    """The whole page; `figures` are SVG by title."""
+    """The whole page; `figures` are SVG by title, and `said` is the verdict."""
     e = html.escape
     prompts, made = found[0].first.evaluation.prompts, sum(len(setting.results) for setting in found)
     parts = [
@@ -67,19 +81,22 @@ def page(
         f"<title>Deprojectors compared</title><style>{STYLE}</style>",
         "<h1>Deprojectors compared</h1>",
         f"<p class=note>{len(found)} setting{'s' * (len(found) != 1)}, "
-        f"{f'{made} runs and baselines' if made != 1 else 'one run'}, measured free-running on the same "
+        f"{f'{made} runs, baselines and models' if made != 1 else 'one of them'}, measured free-running on the same "
         f"{len(prompts)} held-out prompts, as plain text (single) and with their parts' embeddings added "
         "(composed), from the same seeds.</p>",
     ]
+    if said:
+        parts += ["<h2>Verdict</h2>", *(f"<p>{e(one)}</p>" for one in said)]
     if drawn:
         parts += ["<h2>Pictures</h2>", picture_section(found, drawn, seeds)]
     parts += [
         "<h2>Measures</h2>",
         "<p class=note>Value and 95 % interval: a bootstrap over prompts and Student's t over training seeds (prompts alone "
-        "where there is one seed). Shaded: the best of its column, where its interval lies apart from all others. * a region "
+        "where there are fewer than three seeds). ↑ more is better, ↓ less is. Shaded: the best of its column, where its "
+        "interval lies apart from all others. * a region "
         "that the selection doesn't train. Fidelity: share of the asked attributes found. Conditioning error: 0 drives the "
-        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 as in the true states' pictures. Likeness: SSIM to the "
-        "true states' picture.</p>",
+        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 is right, as in the true states' pictures. Likeness: SSIM "
+        "to the true states' picture.</p>",
     ]
     for kind in KINDS:
         parts += [f"<h3>{kind.capitalize()} prompts</h3>", measure_table(rows, kind)]
@@ -108,15 +125,19 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
         "Fed with what (the article's figure 2)": ["all, batch", "eos_onward, batch", "eos_onward, recursive"],
         "All settings and feeds": [f"{selection}, {feed}" for selection in ORDER for feed in feeds],
     }
-    shown = {title: labels for title, labels in figures.items() if all(label in drawn for label in labels)}
-    if len(drawn) - 1 > max([len(labels) for labels in shown.values()], default=0):
+    labels = {setting.name: setting.label for setting in reversed(found)}  # of several the first, which differs least
+    shown = {title: [labels[n] for n in names] for title, names in figures.items() if all(labels.get(n) in drawn for n in names)}
+    if len(drawn) - 1 > max([len(rows) for rows in shown.values()], default=0):
         shown["All"] = drawn[1:]
     buttons = "".join(f"<button data-seed={k} aria-pressed={str(k == 0).lower()}>seed {k + 1}</button> " for k in range(seeds))
     head = "".join(f"<th{' class=gap' if k == len(SINGLE) else ''}>{e(text)}</th>" for k, text in enumerate(columns))
+    kinds = (
+        f"<th colspan={len(SINGLE)}>single prompts</th><th class=gap colspan={len(columns) - len(SINGLE)}>composed prompts</th>"
+    )
     parts = [f"<p>Noise of the pictures: {buttons}</p>"]
-    for title, labels in shown.items():
+    for title, rows in shown.items():
         lines = []
-        for label in [TRUE_STATES, *labels]:
+        for label in [TRUE_STATES, *rows]:
             row = drawn.index(label)
             cells = "".join(
                 f"<td{' class=gap' if k == len(SINGLE) else ''}>"
@@ -125,14 +146,15 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
             )
             lines.append(f"<tr><th scope=row>{e(label)}</th>{cells}</tr>")
         parts.append(
-            f"<h3>{e(title)}</h3><div class=wide><table class=pictures><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+            f"<h3>{e(title)}</h3><div class=wide><table class=pictures><tr><th></th>{kinds}</tr><tr><th></th>{head}</tr>"
+            f"{''.join(lines)}</table></div>"
         )
-    return "".join(parts)
+    return "".join([*parts, "<dialog><img alt=''><p></p></dialog>"])
 
 
 def measure_table(rows: list[Row], kind: str) -> str:
     measures = shown_measures(rows)
-    head = "".join(f"<th>{m} {'↑' if MEASURES[m] else '↓'}</th>" for m in measures)
+    head = "".join(f"<th>{m}{ARROWS[MEASURES[m]]}</th>" for m in measures)
     lines = []
     for row in rows:
         if row.prompts != kind:
@@ -150,7 +172,7 @@ def measure_table(rows: list[Row], kind: str) -> str:
 
 
 def line_of(row: Row, cells: str) -> str:
-    count = "" if row.baseline else f"<small>{row.seeds} seed{'s' * (row.seeds > 1)}</small>"
+    count = f"<small>{row.seeds} seed{'s' * (row.seeds > 1)}</small>" if row.trained_here else ""
     kind = " class=baseline" if row.baseline else ""
     return f"<tr{kind}><th scope=row>{html.escape(row.setting)}{count}</th>{cells}</tr>"
 
@@ -179,7 +201,7 @@ def runs_table(found: list[Setting], out: Path) -> str:
     e, lines = html.escape, []
     for setting in found:
         for result in setting.results:
-            link = relative(result.run.baseline if setting.baseline else result.run.config, out)
+            link = relative(result.file, out)
             machine = {} if result.ended is None else result.ended.machine
             made = ", ".join(f"{k} {v}" for k, v in machine.items()) or "not recorded"
             took = "" if result.ended is None else f"{result.ended.seconds:.0f} s"

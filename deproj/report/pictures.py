@@ -36,14 +36,13 @@ def draw_pictures(found: list[Setting], noises: int, out: Path, progress: Progre
     encoder = sd.encoder(device)
     rows, damaged = {TRUE_STATES: encoder(PROMPTS).states}, []
     for setting in found:
-        folder = setting.first.run.model
-        if not folder.is_dir():  # its numbers alone were kept
+        if (source := setting.first.model) is None:
             continue
         embedding = encoder.compose(PROMPTS, mean=setting.first.mean)
         try:
-            rows[setting.label] = Deprojector.from_pretrained(folder, encoder).to(device).generate(embedding)
+            rows[setting.label] = Deprojector.from_pretrained(source, encoder).to(device).generate(embedding)
         except UserError as error:
-            damaged.append((folder, f"not drawn: {error}"))
+            damaged.append((Path(source), f"not drawn: {error}"))
     if len(rows) > 1:
         draw_rows(rows, sd.renderer(encoder, device), noises, out, progress)
     return list(rows) if len(rows) > 1 else [], damaged

@@ -14,16 +14,16 @@ from deproj.runs.records import KINDS
 __all__ = ["as_json", "markdown"]
 
 
-def markdown(rows: list[Row], left_out: list[LeftOut], against: str, command: str) -> str:
-    """The tables as Markdown."""
+def markdown(rows: list[Row], left_out: list[LeftOut], against: str, command: str, said: list[str]) -> str:
+    """The verdict and the tables as Markdown."""
     measures = shown_measures(rows)
     short = [measure for measure in measures if not measure.startswith("mse ")]
-    lines = [f"`{command}`", ""]
+    lines = [f"`{command}`", "", *(f"- {one}" for one in said), ""]
     for kind in KINDS:
         of_kind = [row for row in rows if row.prompts == kind]
         lines += [f"## {kind.capitalize()} prompts", "", *header(["setting", "seeds", *measures])]
         for row in of_kind:
-            count = "" if row.baseline else str(row.seeds)
+            count = str(row.seeds) if row.trained_here else ""
             lines.append(line([row.setting, count, *(value(row, measure) for measure in measures)]))
         lines.append("")
         others = [row for row in of_kind if row.setting != against]
@@ -55,7 +55,7 @@ def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def as_json(rows: list[Row], left_out: list[LeftOut], against: str, command: str) -> str:
-    """The rows as JSON."""
-    content = {"command": command, "against": against, "rows": [asdict(row) for row in rows]}
+def as_json(rows: list[Row], left_out: list[LeftOut], against: str, command: str, said: list[str]) -> str:
+    """The verdict and the rows as JSON."""
+    content = {"command": command, "against": against, "verdict": said, "rows": [asdict(row) for row in rows]}
     return json.dumps(content | {"left_out": [[f.as_posix(), reason] for f, reason in left_out]}, indent=2) + "\n"

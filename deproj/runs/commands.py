@@ -14,7 +14,7 @@ from deproj.settings.messages import typed
 from deproj.settings.nodes import foreign_classes
 from deproj.settings.shipped import GROUPS
 
-__all__ = ["evaluate_again", "evaluate_baseline", "next_steps", "train_again"]
+__all__ = ["evaluate_again", "evaluate_baseline", "evaluate_model", "next_steps", "train_again"]
 
 #: What is no part of a run's settings: where it ran, and how it was shown.
 PASSING = ("choices", "resume", "logger", "data.cache", "data.keep", "trainer.progress", "trainer.devices", "trainer.nodes")
@@ -63,6 +63,11 @@ def evaluate_again(run: RunFolder) -> str:
     with suppress(UserError):
         names = foreign_classes(run.read_config(), ("selection",))
     return " ".join(["python -m deproj.evaluate", quoted(run.path.as_posix()), *(f"--trust {name}" for name in names)])
+
+
+def evaluate_model(model: str, count: int, seed: int) -> str:
+    """The command that measures a model without a run."""
+    return f"python -m deproj.evaluate {quoted(model)} --count {count} --seed {seed}"
 
 
 def evaluate_baseline(run: RunFolder, baseline: str, selection: str, count: int, seed: int) -> str:

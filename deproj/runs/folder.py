@@ -6,6 +6,7 @@ deprojector/         the exported model                  evaluation.json   its m
 result.json          how the run ended                   evaluation-mean.json   composed as the mean of the parts
 job.json             in a sweep: the job                 baseline.json     instead of config.yaml: a baseline
 captions.json        which captions it began with        error.txt         why it failed, unless in a sweep
+measured.json        instead of config.yaml: a model without a run that was measured
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from omegaconf import OmegaConf
 
 from deproj.process.errors import UserError
 from deproj.process.files import below, write_whole
-from deproj.runs.records import BaselineRecord, CaptionsRecord, Evaluation, JobRecord, RunResult
+from deproj.runs.records import BaselineRecord, CaptionsRecord, Evaluation, JobRecord, ModelRecord, RunResult
 from deproj.settings.compose import read_config
 from deproj.settings.earlier import completed
 
@@ -43,6 +44,8 @@ class RunFolder:
         """What the folder holds, in a few words."""
         if self.is_baseline:
             return "a baseline"
+        if self.is_measured_model:
+            return "a measured model"
         if not self.is_run:
             return "no run"
         try:
@@ -84,6 +87,10 @@ class RunFolder:
         return self.path / "baseline.json"
 
     @property
+    def measured(self) -> Path:
+        return self.path / "measured.json"
+
+    @property
     def lock(self) -> Path:
         return self.path / ".lock"
 
@@ -122,8 +129,8 @@ class RunFolder:
 
     @classmethod
     def under(cls, folder: Path) -> list[RunFolder]:
-        """The runs and baselines in a folder and below it, by path."""
-        names = ("config.yaml", "baseline.json")
+        """The runs, baselines and measured models in a folder and below it, by path."""
+        names = ("config.yaml", "baseline.json", "measured.json")
         return [cls(path) for path in sorted({path.parent for path in below(folder) if path.name in names})]
 
     @property
@@ -134,6 +141,10 @@ class RunFolder:
     def is_baseline(self) -> bool:
         return self.baseline.is_file()
 
+    @property
+    def is_measured_model(self) -> bool:
+        return self.measured.is_file() and not self.is_run
+
     def begin(self, config: dict[str, Any]) -> None:
         """Writes the settings, and removes what an earlier end of the run has left, of fewer epochs."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +153,9 @@ class RunFolder:
         for path in (*measured, self.error, self.best_sheet, self.model / "sheet.png"):
             path.unlink(missing_ok=True)
 
-    def write(self, path: Path, record: Evaluation | RunResult | BaselineRecord | JobRecord | CaptionsRecord) -> None:
+    def write(
+        self, path: Path, record: Evaluation | RunResult | BaselineRecord | ModelRecord | JobRecord | CaptionsRecord
+    ) -> None:
         """Writes a record whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
         indent = None if isinstance(record, Evaluation) else 2
@@ -164,6 +177,9 @@ class RunFolder:
 
     def read_baseline(self) -> BaselineRecord:
         return self._read(self.baseline, BaselineRecord.from_json)
+
+    def read_measured(self) -> ModelRecord:
+        return self._read(self.measured, ModelRecord.from_json)
 
     def read_job(self) -> JobRecord:
         return self._read(self.job, JobRecord.from_json)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["KINDS", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "RunResult", "Summary"]
+__all__ = [
+    *("KINDS", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "ModelRecord"),
+    *("RunResult", "Summary"),
+]
 
 #: Kinds of prompts: as plain text, and as the sum of the embeddings of their parts.
 KINDS = ("single", "composed")
@@ -179,6 +182,29 @@ class BaselineRecord:
             return made
         except (KeyError, TypeError, AttributeError) as error:
             raise refused("baseline", error) from None
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """``measured.json``: which model without a run was measured.
+
+    Attributes:
+        model: its short name, hub id or folder; "." for the folder that this file lies in.
+        config: the settings that it was measured by, as of a run: sd and data.
+    """
+
+    model: str
+    config: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.model, **self.config}
+
+    @classmethod
+    def from_json(cls, content: Any) -> ModelRecord:
+        try:
+            return cls(str(content["model"]), {key: dict(content[key]) for key in ("sd", "data")})
+        except (KeyError, TypeError, ValueError) as error:
+            raise refused("record of a measured model", error) from None
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def main() -> None:
     if left_out:
         raise SystemExit("\n".join(f"{folder}: {reason}" for folder, reason in left_out))
     by_label: dict[str, Setting] = {setting.label: setting for setting in settings}
-    for short, part in (("further", "init_from"), ("mean", "composed=mean"), ("unmixed", "data.split")):
-        by_label[short] = next(s for s in settings if s.label.startswith(BEST) and part in s.label)
+    for short, part in (("further", "init_from"), ("mean", "composed=mean"), ("unmixed", "split=")):
+        by_label[short] = next(s for s in settings if s.name == BEST and part in s.label)
     print("| | claim | difference of | fidelity, single | composed | conditioning error, single | composed | verdict |")
     print("|---|---|---|---|---|---|---|---|")
     for letter, text, pairs in CLAIMS:

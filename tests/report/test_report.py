@@ -14,18 +14,20 @@ from conftest import Ended
 from PIL import Image
 
 from deproj.measure.compare import difference, estimate
-from deproj.measure.results import collect
+from deproj.measure.results import Result, Setting, collect
 from deproj.measure.rows import rows_of
 from deproj.process.errors import UserError
 from deproj.report.figures import by_place, curves, scatter
-from deproj.runs.records import Measured
+from deproj.report.verdict import verdict
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import Evaluation, Measured
 
 Train = Callable[..., Ended]
 
 
 def measured(above: np.ndarray, below: np.ndarray | None = None) -> Measured:
     below = np.ones_like(above) if below is None else below
-    return Measured({}, {"fidelity": (above.tolist(), below.tolist())}, [])
+    return Measured({}, {"likeness": (above.tolist(), below.tolist())}, [])
 
 
 def test_intervals_over_seeds_and_prompts_cover():
@@ -36,7 +38,7 @@ def test_intervals_over_seeds_and_prompts_cover():
         for _ in range(trials):
             prompts = of_prompt * random.standard_normal(60)
             runs = [measured(1 + prompts + of_seed * random.standard_normal()) for _ in range(3)]
-            found = estimate(runs, "fidelity")
+            found = estimate(runs, "likeness")
             assert found is not None
             hits += found.low <= 1 <= found.high
         assert 0.91 <= hits / trials <= 0.99
@@ -47,15 +49,15 @@ def test_differences_are_paired():
     prompts = 10 * random.standard_normal(100)  # prompts differ far more than the settings
     ours = [measured(prompts + 0.5 + 0.1 * random.standard_normal(100)) for _ in range(3)]
     theirs = [measured(prompts + 0.1 * random.standard_normal(100)) for _ in range(3)]
-    found = difference(ours, theirs, "fidelity")
+    found = difference(ours, theirs, "likeness")
     assert found is not None
     assert found.low > 0.4
     assert found.high < 0.6
-    own = estimate(ours, "fidelity")
+    own = estimate(ours, "likeness")
     assert own is not None
     assert own.high - own.low > 2
     with pytest.raises(ValueError, match="different prompts"):
-        difference(ours, [measured(np.ones(7))], "fidelity")
+        difference(ours, [measured(np.ones(7))], "likeness")
 
 
 def test_differences_are_paired_by_seed_where_seeds_are_shared():
@@ -63,12 +65,101 @@ def test_differences_are_paired_by_seed_where_seeds_are_shared():
     prompts, of_seed = random.standard_normal(100), (-3.0, 0.0, 3.0)  # seeds differ far more than the settings
     ours = [measured(prompts + seed + 0.5 + 0.01 * random.standard_normal(100)) for seed in of_seed]
     theirs = [measured(prompts + seed + 0.01 * random.standard_normal(100)) for seed in of_seed]
-    found, apart = (difference(ours, theirs, "fidelity", paired) for paired in (True, False))
+    found, apart = (difference(ours, theirs, "likeness", paired) for paired in (True, False))
     assert found is not None
     assert apart is not None
     assert found.value == pytest.approx(apart.value)
     assert found.low > 0.4
     assert apart.low < -1
+
+
+def test_two_seeds_are_too_few_for_an_interval_over_seeds():
+    prompts = np.random.default_rng(3).standard_normal(100)
+    two = [measured(prompts + seed) for seed in (-3.0, 3.0)]
+    found, alone = estimate(two, "likeness"), estimate([measured(prompts)], "likeness")
+    assert found is not None
+    assert alone is not None
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high)), "of the prompts alone"
+
+
+def test_shares_stay_between_0_and_1():
+    for values in ((0.99, 0.9, 1.0), (0.0, 0.05, 0.01)):
+        runs = [Measured({}, {"fidelity": ([value * 50] * 20, [50.0] * 20)}, []) for value in values]
+        found = estimate(runs, "fidelity")
+        assert found is not None
+        assert 0 <= found.low < found.value < found.high <= 1
+
+
+def settings(**values: tuple[float, ...]) -> list[Setting]:
+    """Settings by name with the fidelity of their seeds, on 100 prompts that differ."""
+    spread = np.random.default_rng(4).uniform(-0.05, 0.05, 100)
+
+    def result(name: str, seed: int, value: float) -> Result:
+        fidelity = Measured({}, {"fidelity": ((value + spread).tolist(), [1.0] * 100)}, [])
+        evaluation = Evaluation(1, "world", 0, ["a"] * 100, {}, fidelity, fidelity)
+        return Result(RunFolder(Path(name)), "run", {"selection": name}, (), evaluation, {}, seed=seed)
+
+    return [Setting(n, n, [result(n, seed, v) for seed, v in enumerate(of_seeds)]) for n, of_seeds in values.items()]
+
+
+def test_the_verdict_says_what_is_best_by_how_much_and_what_is_open():
+    clear = settings(poor=(0.70, 0.71, 0.705), good=(0.90, 0.91, 0.905), near=(0.85, 0.86, 0.855))
+    single, composed = verdict(clear, rows_of(clear, clear[0]))
+    assert single.startswith("On single prompts, “good” is best: 0.909 (0.89")
+    assert ") of the asked attributes are found in its pictures, 0.050 (0.0" in single
+    assert single.endswith("more than of “near”, the next.")
+    assert composed.startswith("On composed prompts, “good” is best")
+    close = settings(one=(0.80, 0.90, 0.85), other=(0.84, 0.85, 0.86), few=(0.2, 0.3))
+    single, _, of_few = verdict(close, rows_of(close, close[0]))
+    assert "comes first" in single
+    assert "Not told apart from it: “" in single
+    assert "“few”" not in single
+    assert of_few.startswith("Fewer than 3 training seeds: “few”.")
+
+
+def test_rows_are_named_by_what_differs(sweep: Path):
+    assert [s.label for s in collect([sweep / "a0", sweep / "a1"])[0]] == ["all, batch"], "nothing differs: all that it is"
+    assert [s.label for s in collect([sweep])[0]] == ["all, batch", "eos_onward, recursive"]
+    config = sweep / "e0" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("feed: recursive", "feed: batch"), encoding="utf-8")
+    assert [s.label for s in collect([sweep])[0]] == ["all", "eos_onward"]
+    text = (sweep / "a1" / "config.yaml").read_text(encoding="utf-8")
+    (sweep / "a1" / "config.yaml").write_text(text.replace("split: 0.3", "split: 0"), encoding="utf-8")
+    assert [s.label for s in collect([sweep / "a0", sweep / "a1"])[0]] == ["split=0.3", "split=0"]
+
+
+def test_measured_models_stand_beside_runs(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from deproj.evaluate import main as evaluate
+
+    shutil.copytree(sweep / "e0" / "deprojector", tmp_path / "mine")
+    monkeypatch.setattr("sys.argv", ["evaluate", "eos_onward-batch", "mine", "--count", "2"])
+    assert evaluate() == 0
+    assert run(monkeypatch, "runs", "mine", "--seeds", "1", "--out", "page") == 0
+    rows = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["setting"] for row in rows if row["prompts"] == "single"] == ["eos_onward-batch", "mine"]
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 6
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "python -m deproj.evaluate eos_onward-batch --count 2" in page
+
+
+def test_fewer_prompts_replace_more_only_when_asked(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from deproj.evaluate import main as evaluate
+
+    stored = sweep / "a0" / "evaluation.json"
+    content = json.loads(stored.read_text(encoding="utf-8"))
+    stored.write_text(json.dumps(content | {"prompts": content["prompts"] * 100}), encoding="utf-8")
+    before = stored.read_bytes()
+    monkeypatch.setattr("sys.argv", ["evaluate", str(sweep / "a0"), "--count", "2"])
+    assert evaluate() == 1
+    assert "evaluation.json is of 200 prompts, and --count 2 would replace it" in capsys.readouterr().err
+    assert stored.read_bytes() == before
+    monkeypatch.setattr("sys.argv", ["evaluate", str(sweep / "a0"), "--count", "2", "--overwrite"])
+    assert evaluate() == 0
+    assert stored.read_bytes() != before
 
 
 @pytest.fixture
@@ -114,6 +205,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ):
         assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
     report = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
+    assert [one.split(",")[0] for one in report["verdict"][:2]] == ["On single prompts", "On composed prompts"]
     single = [row for row in report["rows"] if row["prompts"] == "single"]
     assert [(row["setting"], row["seeds"]) for row in single] == [("all, batch", 2), ("eos_onward, recursive", 1)]
     values = [
@@ -164,8 +256,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_settings(sweep: Path):
     own = "_target_: deproj.feed.Batch"
     for old, new, told in (
         ("precision: 32", "precision: bf16", "precision=bf16"),
-        ("patience: 3", "patience: 4", "trainer.patience=4"),
-        (own, f"{own}\n  share: 0.5", "feed.share=0.5"),
+        ("patience: 3", "patience: 4", "patience=4"),
+        (own, f"{own}\n  share: 0.5", "share=0.5"),
     ):
         assert old in config
         (sweep / "a1" / "config.yaml").write_text(config.replace(old, new), encoding="utf-8")

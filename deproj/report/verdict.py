@@ -1,0 +1,71 @@
+"""What a comparison says, in a sentence for each kind of prompts, and what it leaves open."""
+
+from __future__ import annotations
+
+from deproj.measure.compare import FEWEST, Estimate
+from deproj.measure.metrics import MEASURES
+from deproj.measure.results import Setting
+from deproj.measure.rows import Row, difference_between
+from deproj.runs.records import KINDS
+
+__all__ = ["verdict"]
+
+#: The measures that decide, the first that there is, and how it is told; {} is its value with the interval.
+DECIDING = {
+    "fidelity": "{} of the asked attributes are found in its pictures",
+    "clip score": "its pictures have a CLIP score of {}",
+    "conditioning error": "its conditioning error is {}",
+}
+#: So many names are listed at most.
+LISTED = 4
+
+
+def verdict(found: list[Setting], rows: list[Row]) -> list[str]:
+    """Sentences, the most important first."""
+    measure = next((m for m in DECIDING if any(m in row.values for row in rows)), None)
+    said = [] if measure is None else [sentence(found, rows, kind, measure) for kind in KINDS]
+    few = [setting.label for setting in found if setting.trained_here and len(setting.results) < FEWEST]
+    if few:
+        said.append(
+            f"Fewer than {FEWEST} training seeds: {names(few)}. That is too few for an interval over seeds; theirs are of the "
+            "prompts alone, and training again may move the values out of them."
+        )
+    return [one for one in said if one]
+
+
+def sentence(found: list[Setting], rows: list[Row], kind: str, measure: str) -> str:
+    """Which setting is best on a kind of prompts, by how much, and which it isn't told apart from."""
+    values = {row.setting: row.values[measure] for row in rows if row.prompts == kind and measure in row.values}
+    settings = {setting.label: setting for setting in found if setting.label in values}
+    if not settings:
+        return ""
+    more = MEASURES[measure]
+    first, *others = sorted(settings, key=lambda label: -values[label].value if more else values[label].value)
+    told = DECIDING[measure].format(between(values[first]))
+    if not others:
+        return f"On {kind} prompts, {told} (“{first}”)."
+    apart = {label: difference_between(settings[first], settings[label], kind, measure) for label in others}
+    undecided = [label for label, by in apart.items() if by is None or by.low <= 0 <= by.high]
+    if not undecided:
+        by = apart[others[0]]
+        assert by is not None
+        return f"On {kind} prompts, “{first}” is best: {told}, {amount(by)} than of “{others[0]}”, the next."
+    return f"On {kind} prompts, “{first}” comes first: {told}. Not told apart from it: {names(undecided, apart)}."
+
+
+def amount(by: Estimate) -> str:
+    low, high = sorted((abs(by.low), abs(by.high)))
+    return f"{abs(by.value):.3f} ({low:.3f} to {high:.3f}) {'more' if by.value > 0 else 'less'}"
+
+
+def between(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def names(labels: list[str], apart: dict[str, Estimate | None] | None = None) -> str:
+    """Labels, each with its difference where there is one."""
+    listed = []
+    for label in labels[:LISTED]:
+        by = None if apart is None else apart[label]
+        listed.append(f"“{label}”" if by is None else f"“{label}” ({by.value:+.3f}, {by.low:+.3f} to {by.high:+.3f})")
+    return ", ".join(listed) + (f" and {len(labels) - LISTED} more" if len(labels) > LISTED else "")
