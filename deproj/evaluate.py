@@ -19,7 +19,7 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, BaselineRecord, Evaluation, ModelRecord
+from deproj.runs.records import KINDS, BaselineRecord, Evaluation, ModelRecord, told
 from deproj.settings.build import build
 from deproj.settings.compose import compose_config
 from deproj.settings.nodes import foreign_classes
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 COLUMNS = (
-    *("conditioning error", "fidelity", "clip score", "noise", "two colours", "likeness"),
-    *("mse words", "mse eos", "mse padding"),
+    *("conditioning_error", "fidelity", "clip_score", "noise", "two_colours", "likeness"),
+    *("mse_words", "mse_eos", "mse_padding"),
 )
 
 
@@ -219,7 +219,7 @@ def evaluate_baseline(args: argparse.Namespace, progress: Progress) -> None:
 def table(results: dict[str, Evaluation]) -> str:
     """The main measures as text."""
     shown = [c for c in COLUMNS if any(c in result.single.summaries for result in results.values())]
-    lines = [["", "prompts", *shown]]
+    lines = [["", "prompts", *map(told, shown)]]
     for name, result in results.items():
         for kind in KINDS:
             lines.append([name, f"{len(result.prompts)} {kind}", *(cell(result, kind, column) for column in shown)])
@@ -235,7 +235,7 @@ def cell(result: Evaluation, kind: str, measure: str) -> str:
     summary = result.of(kind).summaries.get(measure)
     if summary is None or summary.value is None:
         return ""
-    mark = "" if not measure.startswith("mse ") or result.trained[measure[4:]] else "*"
+    mark = "" if not measure.startswith("mse_") or result.trained[measure[4:]] else "*"
     between = "" if summary.low is None or summary.high is None else f" ({summary.low:.3f}, {summary.high:.3f})"
     return f"{summary.value:.3f}{mark}{between}"
 

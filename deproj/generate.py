@@ -48,6 +48,8 @@ __all__: list[str] = []
 SEEDS = 2**63
 #: Pictures smaller than this are enlarged when they are written, without smoothing.
 SIDE = 256
+#: Why a cell of the true states is grey.
+NO_TRUE_STATES = "none: only texts and sums of texts have true states"
 #: Pictures side by side on a sheet; the rest get sheets of their own.
 COLUMNS = 8
 
@@ -311,7 +313,8 @@ def generate(args: argparse.Namespace) -> None:
         drawn = draw(states.repeat_interleave(args.count, 0), seeds)
         above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
     files = pictures_of(drawn, asked.labels, seeds, pipe, args, stamp)
-    sheets = sheets_of(drawn, above, asked.labels, args) if args.compare or args.between else {}
+    untrue = [k for k, one in enumerate(asked.expressions) if args.compare and is_grey(one, true, args)]
+    sheets = sheets_of(drawn, above, asked.labels, untrue, args) if args.compare or args.between else {}
     number = first_free(args.out, [*files, *sheets])
     for name, (picture, made_of) in files.items():
         save_image(picture, args.out / numbered(name, number), made_of.notes)
@@ -410,22 +413,32 @@ def numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{Path(name).stem} ({number}){Path(name).suffix}"
 
 
-def sheets_of(drawn: Tensor, above: Tensor | None, labels: list[str], args: argparse.Namespace) -> dict[str, Image]:
-    """The pictures side by side, by the names of their files."""
+def sheets_of(
+    drawn: Tensor, above: Tensor | None, labels: list[str], untrue: list[int], args: argparse.Namespace
+) -> dict[str, Image]:
+    """The pictures side by side, by the names of their files.
+
+    Args:
+        untrue: which prompts have no true states to be drawn beside them.
+    """
     import torch  # see `load`
 
     name, found = "strip" if args.between else "sheet", {}
     for number, part in enumerate(torch.arange(len(drawn)).split(COLUMNS), 1):
         file = f"{name}.png" if number == 1 else f"{name}-{number}.png"
-        found[file] = sheet_of(drawn, above, part, labels, args)
+        found[file] = sheet_of(drawn, above, part, labels, untrue, args)
     return found
 
 
-def sheet_of(drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], args: argparse.Namespace) -> Image:
+def sheet_of(
+    drawn: Tensor, above: Tensor | None, part: Tensor, labels: list[str], untrue: list[int], args: argparse.Namespace
+) -> Image:
     """Some of the pictures side by side, with the row of the true states where there is one."""
-    rows = {} if above is None else {TRUE_STATES + (", mixed" if args.between else ""): above[part]}
+    first = TRUE_STATES + (", mixed" if args.between else "")
+    rows = {} if above is None else {first: above[part]}
+    notes = {(first, column): NO_TRUE_STATES for column, k in enumerate(part.tolist()) if k // args.count in untrue}
     own = "deprojected" if args.strength == 1 else f"deprojected, strength {args.strength:g}"
-    return sheet(rows | {own: drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False)
+    return sheet(rows | {own: drawn[part]}, [labels[k // args.count] for k in part.tolist()], halves=False, notes=notes)
 
 
 def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | None], drawn: Tensor, seeds: list[int]) -> Tensor:
@@ -441,6 +454,13 @@ def reference_row(draw: Drawing, asked: list[Expression], true: list[Tensor | No
         states = torch.stack([one for one in true if one is not None]).repeat_interleave(count, 0)
         row[places] = draw(states, [seeds[place] for place in places])
     return row
+
+
+def is_grey(expression: Expression, true: list[Tensor | None], args: argparse.Namespace) -> bool:
+    """Whether there is nothing to draw for an expression in the row of the true states; a strip's are mixed of its ends'."""
+    if args.between is not None:
+        return not true
+    return expression.plain is None and lone_picture(expression) is None
 
 
 def lone_picture(expression: Expression) -> Image | None:

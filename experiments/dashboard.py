@@ -36,6 +36,7 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
+    from deproj.selection import SELECTIONS
     from deproj.texts.benchmark import COMPOSED, PROMPTS, SINGLE
     from deproj.training.dashboards import picture_name
 
@@ -43,7 +44,7 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
 
     def pictures(section: str, prompt: str) -> wr.MediaBrowser:
         """A prompt's pictures: a row a run, a column an epoch."""
-        title = prompt if section == "pictures" else f"{prompt} (no deprojector)"
+        title = prompt if section == "pictures" else f"{prompt} (true states)"
         key = f"{section}/{picture_name(prompt)}"
         return wr.MediaBrowser(title=title, media_keys=[key], mode="grid", grid_x_axis="step", grid_y_axis="run")
 
@@ -55,22 +56,24 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
         return wr.BarPlot(title=f"{measure.replace('_', ' ')} ({note})", metrics=keys, max_runs_to_show=30)
 
     sheets = wr.MediaBrowser(
-        title="The six prompts: no deprojector above, the run below", media_keys=["benchmark"], num_columns=1,
+        title="The six prompts: true states above, the run below", media_keys=["benchmark"], num_columns=1,
         mode="gallery", gallery_axis="run",
     )  # fmt: skip
     sections = {
         "Sheets": [sheets],
         "Single prompts, by epoch and setting": [pictures("pictures", prompt) for prompt in SINGLE],
         "Composed prompts, by epoch and setting": [pictures("pictures", prompt) for prompt in COMPOSED],
-        "Learning curves (losses of different selections are not comparable)": [
-            curve("held-out free-running loss", "val/loss"),
-            curve("training loss", "train/loss"),
+        "Learning curves, a panel for each selection or objective, whose losses can be compared": [
+            curve(f"{part} loss, {name}", f"loss_of_{name}/{key}")
+            for part, key in (("held-out free-running", "val"), ("training", "train"))
+            for name in (*SELECTIONS, "conditioning", "attention")
         ],
         "Measures of the finished runs": [bars(measure, note) for measure, note in MEASURES.items()],
         "Evaluations": [wr.WeavePanelSummaryTable(table_name="evaluation")],
         "True states": [pictures("true_states", prompt) for prompt in PROMPTS],
     }
-    columns = [f"config:{key}" for key in ("choices.value.selection", "choices.value.feed", "choices.value.model", "seed.value")]
+    columns = ["summary:epoch", "summary:val_loss", "summary:seconds", "summary:samples_per_second", "summary:parameters"]
+    columns += [f"config:{key}" for key in ("choices.value.selection", "choices.value.feed", "choices.value.model", "seed.value")]
     columns += [f"summary:{kind}/{measure}" for measure in ("conditioning_error", "fidelity") for kind in ("single", "composed")]
     return ws.Workspace(
         entity=entity,

@@ -13,11 +13,11 @@ from deproj.measure.compare import estimate
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, Evaluation, Measured
+from deproj.runs.records import KINDS, Evaluation, Measured, told
 
 EXPERIMENTS = Path(__file__).resolve().parent
-FOUR = ("fidelity", "conditioning error", "noise", "likeness")
-TWO = ("fidelity", "conditioning error")
+FOUR = ("fidelity", "conditioning_error", "noise", "likeness")
+TWO = ("fidelity", "conditioning_error")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Table:
 
     def __str__(self) -> str:
         if self.side_by_side:
-            heads = [f"{measure}, {kind}" for measure in self.measures for kind in KINDS]
+            heads = [f"{told(measure)}, {kind}" for measure in self.measures for kind in KINDS]
             lines = [[row.label, *(row.cell(k, m) for m in self.measures for k in KINDS)] for row in self.rows]
         else:
-            heads, lines = list(self.measures), []
+            heads, lines = list(map(told, self.measures)), []
             for kind in KINDS:
                 lines.append([f"**{kind} prompts**", *[""] * len(heads)])
                 lines += [

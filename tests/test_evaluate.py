@@ -38,7 +38,7 @@ def test_the_same_numbers_twice_and_baselines_beside_them(trained: Path, tmp_pat
     assert ended.code == 0, ended.err
     first = (trained / "evaluation.json").read_bytes()
     result = json.loads(first)
-    assert f"{result['composed']['conditioning error']['value']:.3f}" in ended.out
+    assert f"{result['composed']['conditioning_error']['value']:.3f}" in ended.out
     assert "3 single" in ended.out
     assert evaluate("run", "--count", "3").code == 0
     assert (trained / "evaluation.json").read_bytes() == first
@@ -46,7 +46,7 @@ def test_the_same_numbers_twice_and_baselines_beside_them(trained: Path, tmp_pat
     assert evaluate("run", "--count", "3", "--compose-mean").code == 0
     mean = json.loads((trained / "evaluation-mean.json").read_text(encoding="utf-8"))
     assert mean["single"] == result["single"]
-    assert mean["composed"]["conditioning error"] != result["composed"]["conditioning error"]
+    assert mean["composed"]["conditioning_error"] != result["composed"]["conditioning_error"]
 
     for selection in ("all", "eos_onward"):
         ended = evaluate("--baseline", "ridge", "--selection", selection, "run", "--count", "3")
@@ -67,7 +67,7 @@ def test_an_exported_combination_is_measured_like_a_run(encoder: TextEncoder, tm
     ended = evaluate("both", "--count", "2")
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "both" / "evaluation.json").read_text(encoding="utf-8"))
-    assert result["single"]["mse padding"]["value"] < 0.2, "put back in the order that its members learnt"
+    assert result["single"]["mse_padding"]["value"] < 0.2, "put back in the order that its members learnt"
     assert f"| fidelity | {result['single']['fidelity']['value']:.3f}" in (tmp_path / "both" / "README.md").read_text(
         encoding="utf-8"
     )

@@ -62,8 +62,8 @@ def test_a_run_goes_through_it(train: Callable[..., Ended], tmp_path: Path):
     )
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))["composed"]
-    assert found["conditioning error"]["value"] > 0
-    assert -100 <= found["clip score"]["value"] <= 100
+    assert found["conditioning_error"]["value"] > 0
+    assert -100 <= found["clip_score"]["value"] <= 100
     assert (tmp_path / "run" / "sheets" / "best.png").is_file()
 
 

@@ -22,30 +22,53 @@ Train = Callable[..., Ended]
 RUNS = Path(__file__).parents[1] / "experiments" / "recursive_input" / "runs"
 
 
+def test_offline_runs_are_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    folders = [Path(f"runs/{name}/wandb/offline-run-2026-{name}") for name in ("one", "two", "sent")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / f"run-{folder.name}.wandb").touch()
+    (folders[2] / f"run-{folders[2].name}.wandb.synced").touch()
+    asked: list[str] = []
+
+    def sent(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, int(command[-1].endswith("two")))
+
+    monkeypatch.setattr("deproj.runs.__main__.subprocess.run", sent)
+    monkeypatch.setattr(sys, "argv", ["runs", "--sync"])
+    assert main() == 1
+    assert asked == [str(folder) for folder in folders[:2]]
+    assert f"{folders[1]} was not sent" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["runs", "--sync", str(folders[0].parents[1])])
+    assert main() == 0
+    assert "Sent 1 of 1 offline runs" in capsys.readouterr().out
+
+
 def test_states_settings_and_measures(train: Train, tmp_path: Path):
     assert train("hydra.run.dir=runs/whole", "evaluate=2", "sd.steps=1").code == 0
     assert train("-m", "seed=0,1", "selection=all", "hydra.sweep.dir=sweeps/two", "data.parts=2").code == 0
     whole, jobs = RunFolder(Path("runs/whole")), Path("sweeps/two")
     shutil.copytree(whole.path, "runs/stopped")
     RunFolder(Path("runs/stopped")).result.unlink()
-    RunFolder(jobs / "1").result.unlink()
-    job = RunFolder(jobs / "1").job
+    RunFolder(jobs / "1-seed=1").result.unlink()
+    job = RunFolder(jobs / "1-seed=1").job
     job.write_text(job.read_text(encoding="utf-8").replace('"done"', '"killed"'), encoding="utf-8")
     shutil.copytree(whole.path, "runs/broken")
     Path("runs/broken/config.yaml").write_text("{", encoding="utf-8")
     rows = {row.run.path.as_posix(): row for row in listed([Path("runs"), Path("sweeps"), Path("runs")])}
     assert {name: row.state for name, row in rows.items()} == {
-        "runs/broken": "unreadable", "runs/stopped": "interrupted", "runs/whole": "done", "sweeps/two/0": "done",
-        "sweeps/two/1": "killed",
+        "runs/broken": "unreadable", "runs/stopped": "interrupted", "runs/whole": "done", "sweeps/two/0-seed=0": "done",
+        "sweeps/two/1-seed=1": "killed",
     }  # fmt: skip
     done = rows["runs/whole"]
     assert (done.epochs, done.loss) == ("1", whole.read_result().val_loss)
     values = whole.read_evaluation().values
-    assert done.measures == (values["composed/fidelity"], values["composed/conditioning error"])
+    assert done.measures == (values["composed/fidelity"], values["composed/conditioning_error"])
     assert rows["runs/stopped"].epochs == "1 of 1"
     lines = table(list(rows.values())).splitlines()
     assert "sweeps/two: 2 jobs, 1 done, 1 killed" in lines
-    (first,) = (line for line in lines if line.startswith("  0 "))
+    (first,) = (line for line in lines if line.startswith("  0-seed=0 "))
     assert "all, recursive, data.parts=2, seed=0" in first
     assert "data.size" not in first, "which all share"
 

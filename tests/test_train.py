@@ -92,8 +92,8 @@ def test_a_finished_run_is_measured(train: Train, tmp_path: Path):
     assert ended.code == 0, ended.err
     run = run_folder(tmp_path)
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    assert evaluation["composed"]["conditioning error"]["n"] == 2
-    assert f"conditioning error {evaluation['composed']['conditioning error']['value']:.3f}" in ended.out
+    assert evaluation["composed"]["conditioning_error"]["n"] == 2
+    assert f"conditioning error {evaluation['composed']['conditioning_error']['value']:.3f}" in ended.out
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         (row,) = [row for row in csv.DictReader(file) if row.get("single/likeness")]
     assert float(row["single/likeness"]) == pytest.approx(evaluation["single"]["likeness"]["value"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,13 @@ __all__ = ["TRUE_STATES", "enlarged", "save_image", "sheet"]
 TRUE_STATES = "true states"
 
 
-def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halves: bool = True) -> Image.Image:
+def sheet(
+    rows: dict[str, Tensor],
+    columns: Sequence[str],
+    side: int = 160,
+    halves: bool = True,
+    notes: Mapping[tuple[str, int], str] | None = None,
+) -> Image.Image:
     """A labelled sheet of pictures.
 
     Args:
@@ -28,6 +34,7 @@ def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halv
         columns: labels, a prompt each.
         side: of a picture on the sheet, in pixels; small ones are enlarged without smoothing.
         halves: whether a gap parts the first half of the columns from the second.
+        notes: written over cells, by row and column: why there is no picture.
     """
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     left, top, gap, middle = 150, 64, 8, 24
@@ -48,6 +55,8 @@ def sheet(rows: dict[str, Tensor], columns: Sequence[str], side: int = 160, halv
         for column, picture in enumerate(pictures):
             tile = enlarged(Image.fromarray(picture.numpy()), side)
             image.paste(tile.resize((side, side), Image.Resampling.LANCZOS), (x_of(column), y))
+            if note := (notes or {}).get((label, column)):
+                pen.multiline_text((x_of(column) + 8, y + 8), wrap(note, small, side - 16), "#555", small)
     return image
 
 

@@ -105,7 +105,7 @@ class Evaluator:
                 made = subject.generate(embedding.float()).float().cpu()
             found, trained, by_place = metrics.state_errors(made, states, length, plan)
             if self.renderer is not None and reference is not None:
-                found["conditioning error"] = metrics.conditioning_error(self.renderer, reference, made, self.progress)
+                found["conditioning_error"] = metrics.conditioning_error(self.renderer, reference, made, self.progress)
                 found |= self.of_pictures(self.draw(made), reference.pictures, texts)
             kinds[kind] = measured(found, by_place)
         return Evaluation(VERSION, self.world_hash, self.seed, self.prompts, trained, kinds["single"], kinds["composed"])
@@ -152,7 +152,7 @@ class Evaluator:
             clean = metrics.distances(reference, reader, self.cache, self.progress)
             found |= metrics.redrawing(pictures, clean, reader, self.progress)
         elif self.score_clip is not None:
-            found["clip score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
+            found["clip_score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
         return found
 
 

@@ -43,17 +43,17 @@ __all__ = [
 #: The measures of tables and reports, in their order, and whether more is better; None where 1 is right.
 MEASURES: dict[str, bool | None] = {
     "fidelity": True,
-    "clip score": True,
-    "conditioning error": False,
+    "clip_score": True,
+    "conditioning_error": False,
     "noise": None,
-    "two colours": False,
+    "two_colours": False,
     "likeness": True,
-    "mse words": False,
-    "mse eos": False,
-    "mse padding": False,
+    "mse_words": False,
+    "mse_eos": False,
+    "mse_padding": False,
 }
 #: Those that are shares of something, between 0 and 1.
-SHARES = ("fidelity", "two colours")
+SHARES = ("fidelity", "two_colours")
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def state_errors(
         def over(values: Tensor, region: Tensor = region) -> np.ndarray:
             return (values * region).sum(1).numpy()
 
-        measures[f"mse {name}"] = Measure(over(squared), count)
-        measures[f"cosine {name}"] = Measure(over(cosine), count)
-        measures[f"r2 {name}"] = Measure(over(spread) - over(squared), over(spread))
+        measures[f"mse_{name}"] = Measure(over(squared), count)
+        measures[f"cosine_{name}"] = Measure(over(cosine), count)
+        measures[f"r2_{name}"] = Measure(over(spread) - over(squared), over(spread))
         is_trained[name] = bool((trained & region).any())
     by_place = (sequence.double() - plan.arrange(true)).square().mean((0, 2))
     return measures, is_trained, by_place
@@ -282,7 +282,7 @@ def redrawing(pictures: Tensor, reference: Tensor, reader: Reader, progress: Pro
     """
     nearest = redraw(pictures, reader, progress=progress)
     noise = Measure(nearest.distance.double().numpy(), reference.double().numpy())
-    return {"noise": noise, "two colours": Measure.mean(two_coloured(pictures, nearest.scenes).double().numpy())}
+    return {"noise": noise, "two_colours": Measure.mean(two_coloured(pictures, nearest.scenes).double().numpy())}
 
 
 def likeness(pictures: Tensor, reference: Tensor) -> Measure:

@@ -51,7 +51,7 @@ class Row:
             setting.trained_here,
             values,
             {measure: difference_between(setting, against, kind, measure) for measure in values},
-            tuple(measure for measure in values if measure.startswith("mse ") and not trained[measure[4:]]),
+            tuple(measure for measure in values if measure.startswith("mse_") and not trained[measure[4:]]),
         )
 
 

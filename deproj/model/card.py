@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from deproj.runs.records import spelt, told
+
 __all__ = ["FILES", "model_card"]
 
 #: What a model's folder holds; the sheet only where its run drew one.
@@ -52,8 +54,8 @@ def model_card(stored: dict[str, Any], name: str, sheet: bool) -> str:
             dataset_type="held-out",
             dataset_name=f"{entry['n']} held-out prompts",
             dataset_config=kind,
-            metric_type=measure.replace(" ", "_"),
-            metric_name=measure,
+            metric_type=spelt(measure),
+            metric_name=told(measure),
             metric_value=entry["value"],
         )
         for kind in ("single", "composed")
@@ -101,7 +103,7 @@ def numbers(evaluation: dict[str, Any], results: dict[str, Any]) -> list[str]:
         return f"{entry['value']:.3f}{between}"
 
     for measure in evaluation["single"]:
-        lines.append(f"| {measure} | {cell(evaluation['single'][measure])} | {cell(evaluation['composed'].get(measure))} |")
+        lines.append(f"| {told(measure)} | {cell(evaluation['single'][measure])} | {cell(evaluation['composed'].get(measure))} |")
     untrained = [region for region, trained in (evaluation.get("trained") or {}).items() if not trained]
     if untrained:
         lines += ["", f"Regions that its selection doesn't train: {', '.join(untrained)}."]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from deproj.measure.results import Setting
 from deproj.measure.rows import Row
-from deproj.runs.records import KINDS
+from deproj.runs.records import KINDS, told
 
 __all__ = ["by_place", "curves", "scatter"]
 
@@ -62,7 +62,7 @@ def legend(figure: Figure) -> None:
 
 def scatter(found: list[Setting], rows: list[Row]) -> str | None:
     """Fidelity against noise, a point a setting, its bars the intervals."""
-    measure = "fidelity" if "fidelity" in rows[0].values else "clip score"
+    measure = "fidelity" if "fidelity" in rows[0].values else "clip_score"
     measured = {(row.setting, row.prompts): row.values for row in rows}
     figure = Figure(figsize=(9, 4))
     drawn = 0
@@ -78,7 +78,7 @@ def scatter(found: list[Setting], rows: list[Row]) -> str | None:
             drawn += 1
         axis.set_title(f"{kind} prompts", fontsize=10)
         axis.set_xlabel("noise (1: as the true states' pictures)")
-        axis.set_ylabel(measure)
+        axis.set_ylabel(told(measure))
         axis.grid(alpha=0.3)
     if not drawn:
         return None

@@ -10,7 +10,7 @@ from deproj.draw.sheets import TRUE_STATES
 from deproj.measure.metrics import MEASURES
 from deproj.measure.results import ORDER, LeftOut, Setting
 from deproj.measure.rows import Row, shown_measures
-from deproj.runs.records import KINDS
+from deproj.runs.records import KINDS, told
 from deproj.texts.benchmark import PROMPTS, SINGLE
 
 __all__ = ["page"]
@@ -154,7 +154,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
 
 def measure_table(rows: list[Row], kind: str) -> str:
     measures = shown_measures(rows)
-    head = "".join(f"<th>{m}{ARROWS[MEASURES[m]]}</th>" for m in measures)
+    head = "".join(f"<th>{told(m)}{ARROWS[MEASURES[m]]}</th>" for m in measures)
     lines = []
     for row in rows:
         if row.prompts != kind:
@@ -178,7 +178,7 @@ def line_of(row: Row, cells: str) -> str:
 
 
 def difference_table(rows: list[Row], kind: str, against: str) -> str:
-    measures = [m for m in shown_measures(rows) if not m.startswith("mse ")]
+    measures = [m for m in shown_measures(rows) if not m.startswith("mse_")]
     lines = []
     for row in rows:
         if row.prompts != kind or row.setting == against:
@@ -193,7 +193,7 @@ def difference_table(rows: list[Row], kind: str, against: str) -> str:
             bold = f"<b>{text}</b>" if value.low > 0 or value.high < 0 else text
             cells.append(f"<td>{bold}<small>{value.low:+.3f} to {value.high:+.3f}</small></td>")
         lines.append(line_of(row, "".join(cells)))
-    head = "".join(f"<th>{m}</th>" for m in measures)
+    head = "".join(f"<th>{told(m)}</th>" for m in measures)
     return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from deproj.measure.compare import Estimate
 from deproj.measure.results import LeftOut
 from deproj.measure.rows import Row, shown_measures
-from deproj.runs.records import KINDS
+from deproj.runs.records import KINDS, told
 
 __all__ = ["as_json", "markdown"]
 
@@ -17,18 +17,18 @@ __all__ = ["as_json", "markdown"]
 def markdown(rows: list[Row], left_out: list[LeftOut], against: str, command: str, said: list[str]) -> str:
     """The verdict and the tables as Markdown."""
     measures = shown_measures(rows)
-    short = [measure for measure in measures if not measure.startswith("mse ")]
+    short = [measure for measure in measures if not measure.startswith("mse_")]
     lines = [f"`{command}`", "", *(f"- {one}" for one in said), ""]
     for kind in KINDS:
         of_kind = [row for row in rows if row.prompts == kind]
-        lines += [f"## {kind.capitalize()} prompts", "", *header(["setting", "seeds", *measures])]
+        lines += [f"## {kind.capitalize()} prompts", "", *header(["setting", "seeds", *map(told, measures)])]
         for row in of_kind:
             count = str(row.seeds) if row.trained_here else ""
             lines.append(line([row.setting, count, *(value(row, measure) for measure in measures)]))
         lines.append("")
         others = [row for row in of_kind if row.setting != against]
         if others:
-            lines += [f"### Differences to {against}", "", *header(["setting", *short])]
+            lines += [f"### Differences to {against}", "", *header(["setting", *map(told, short)])]
             lines += [line([row.setting, *(shown(row.differences.get(measure)) for measure in short)]) for row in others]
             lines.append("")
     lines += [f"- left out: {folder.as_posix()}: {reason}" for folder, reason in left_out]

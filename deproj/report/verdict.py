@@ -13,8 +13,8 @@ __all__ = ["verdict"]
 #: The measures that decide, the first that there is, and how it is told; {} is its value with the interval.
 DECIDING = {
     "fidelity": "{} of the asked attributes are found in its pictures",
-    "clip score": "its pictures have a CLIP score of {}",
-    "conditioning error": "its conditioning error is {}",
+    "clip_score": "its pictures have a CLIP score of {}",
+    "conditioning_error": "its conditioning error is {}",
 }
 #: So many names are listed at most.
 LISTED = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,25 +15,54 @@ __all__ = ["main"]
 USUAL = (Path("runs"), Path("sweeps"))
 
 
+def usual(folders: list[Path]) -> list[Path]:
+    """The folders that are named, or the usual ones.
+
+    Raises:
+        UserError: where there are none, or one isn't there.
+    """
+    chosen = folders or [folder for folder in USUAL if folder.is_dir()]
+    if not chosen:
+        raise UserError("there are no runs/ and sweeps/ here; name a folder: python -m deproj.runs FOLDER.")
+    for folder in chosen:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}.")
+    return chosen
+
+
 def show(folders: list[Path]) -> None:
     """Prints the runs in folders.
 
     Raises:
         UserError: where there are none.
     """
-    chosen = folders or [folder for folder in USUAL if folder.is_dir()]
-    if not chosen:
-        raise UserError("there are no runs/ and sweeps/ here; name a folder: python -m deproj.runs FOLDER.")
+    chosen = usual(folders)
     if not (rows := listed(chosen)):
         raise UserError(f"no runs in {', '.join(map(str, chosen))}.")
     print(table(rows))
 
 
+def sync(folders: list[Path]) -> None:
+    """Sends the W&B runs that are stored offline, and were not sent yet.
+
+    Raises:
+        UserError: where one could not be sent.
+    """
+    found = [path for folder in usual(folders) for path in sorted(folder.rglob("wandb/offline-run-*/*.wandb"))]
+    left = [path for path in found if not path.with_name(f"{path.name}.synced").exists()]
+    for number, path in enumerate(left, 1):
+        print(f"[{number}/{len(left)}] {path.parent}", flush=True)
+        if subprocess.run([sys.executable, "-m", "wandb", "sync", str(path.parent)]).returncode:
+            raise UserError(f"{path.parent} was not sent; the lines above are W&B's own. Runs that were sent are not sent again.")
+    print(f"Sent {len(left)} of {len(found)} offline runs; all others were sent before.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.runs", description=(__doc__ or "").replace("``", ""))
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs and sweeps (runs/ and sweeps/)")
+    parser.add_argument("--sync", action="store_true", help="sends the W&B runs in them that are stored offline")
     args = parser.parse_args()
-    return run_command(lambda: show(args.folders))
+    return run_command(lambda: (sync if args.sync else show)(args.folders))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,4 +215,10 @@ class RunFolder:
         """Epoch, counted from 1, and held-out free-running loss."""
         with self.metrics.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
-        return [(int(row["epoch"]) + 1, float(row["val/loss"])) for row in rows]
+        first = first_epoch(rows)
+        return [(int(row["epoch"]) + 1 - first, float(row["val/loss"])) for row in rows]
+
+
+def first_epoch(rows: Sequence[Mapping[str, str]]) -> int:
+    """What the first epoch of ``metrics.csv`` is called: 1, or 0 in the files of version 0.1."""
+    return min((int(row["epoch"]) for row in rows if row.get("epoch")), default=1) and 1

@@ -16,11 +16,11 @@ from deproj.runs.distinguishing import default_settings, distinguishing
 from deproj.runs.folder import RunFolder
 from deproj.settings.earlier import completed
 
-__all__ = ["Listed", "listed", "table"]
+__all__ = ["Listed", "best_first", "listed", "table"]
 
 INDEX = "sweep.csv"
 COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "conditioning error")
-MEASURES = ("composed/fidelity", "composed/conditioning error")
+MEASURES = ("composed/fidelity", "composed/conditioning_error")
 
 
 @dataclass
@@ -128,6 +128,17 @@ def listed(folders: Iterable[Path]) -> list[Listed]:
                 group = next((above for above in path.parents if above in sweeps), path.parent)
                 found.append(read(RunFolder(path), group, defaults))
     return found
+
+
+def best_first(rows: list[Listed]) -> list[Listed]:
+    """The rows by their composed fidelity, else by their conditioning error, else by their loss; what has none comes last."""
+
+    def worth(row: Listed) -> tuple[bool, float]:
+        fidelity, error = row.measures
+        found = -fidelity if fidelity is not None else error if error is not None else row.loss
+        return found is None, found or 0.0
+
+    return sorted(rows, key=worth)
 
 
 def number(value: float | None) -> str:

@@ -10,11 +10,21 @@ from typing import Any
 
 __all__ = [
     *("KINDS", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "ModelRecord"),
-    *("RunResult", "Summary"),
+    *("RunResult", "Summary", "spelt", "told"),
 ]
 
 #: Kinds of prompts: as plain text, and as the sum of the embeddings of their parts.
 KINDS = ("single", "composed")
+
+
+def told(measure: str) -> str:
+    """A measure in words."""
+    return measure.replace("_", " ")
+
+
+def spelt(measure: str) -> str:
+    """A measure as files and dashboards spell it; early files parted its words by spaces."""
+    return measure.replace(" ", "_")
 
 
 def refused(what: str, error: Exception) -> ValueError:
@@ -102,8 +112,8 @@ class Evaluation:
         try:
             kinds = {
                 kind: Measured(
-                    {name: Summary(**entry) for name, entry in content[kind].items()},
-                    {name: (list(above), list(below)) for name, (above, below) in content["raw"][kind].items()},
+                    {spelt(name): Summary(**entry) for name, entry in content[kind].items()},
+                    {spelt(name): (list(above), list(below)) for name, (above, below) in content["raw"][kind].items()},
                     list(content["by_place"][kind]),
                 )
                 for kind in KINDS

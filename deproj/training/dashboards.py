@@ -12,7 +12,7 @@ from PIL import Image
 
 from deproj.runs.records import KINDS, Evaluation
 
-__all__ = ["COLUMNS", "Dashboard", "Picture", "evaluation_rows", "picture_name"]
+__all__ = ["COLUMNS", "Dashboard", "Picture", "evaluation_rows", "from_one", "picture_name"]
 
 #: A picture with its caption.
 Picture = tuple[Image.Image, str]
@@ -38,12 +38,26 @@ class Dashboard(ABC):
         """Shows what ``evaluation.json`` holds as a table."""
 
     @abstractmethod
+    def summary(self, told: Mapping[str, Any], measures: Mapping[str, float]) -> None:
+        """Keeps how the run ended.
+
+        Args:
+            told: best epoch and loss, seconds, samples a second, parameters, command, by name.
+            measures: of the evaluation, by ``kind/name``; none where there was none.
+        """
+
+    @abstractmethod
     def model(self, folder: Path) -> None:
         """Keeps the exported model, where models are kept."""
 
     @abstractmethod
     def finish(self, code: int) -> None:
         """Ends the run with its exit code; a run that was never begun has no end."""
+
+
+def from_one(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Numbers with their epoch counted from 1, as everywhere else; Lightning counts from 0."""
+    return {name: value + 1 if name == "epoch" else value for name, value in metrics.items()}
 
 
 def picture_name(prompt: str) -> str:

@@ -10,8 +10,10 @@ from pytorch_lightning.loggers import Logger
 from deproj.clip.distance import ROWS, EmbeddingDistance
 from deproj.process.checkpoint import read_checkpoint
 from deproj.process.machine import machine
+from deproj.runs.commands import train_again
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation, RunResult
+from deproj.runs.records import told as in_words
 from deproj.training.checkpoints import Behind
 from deproj.training.clock import Clock
 from deproj.training.dashboards import Dashboard
@@ -35,6 +37,7 @@ def finish(
     if pictures.benchmark is not None:
         pictures.benchmark.draw(parts.module, folder.best_sheet)
     dashboards = [logger for logger in training.loggers if isinstance(logger, Dashboard)]
+    evaluation = None
     if pictures.evaluator is not None:
         evaluation = pictures.evaluator(parts.model.eval(), parts.selection)
         folder.write(folder.evaluation(), evaluation)
@@ -52,8 +55,24 @@ def finish(
     parts.model.save_pretrained(folder.model)  # again, with its card
     for dashboard in dashboards:
         dashboard.model(folder.model)
+        dashboard.summary(ended(parts, folder, result), {} if evaluation is None else evaluation.values)
     folder.write(folder.result, result)
     return result
+
+
+def ended(parts: Parts, folder: RunFolder, result: RunResult) -> dict[str, Any]:
+    """What dashboards tell of a run beside its curves."""
+    curve, training = folder.learning_curve(), result.phases.get("training") or 0.0
+    samples = result.epochs * len(parts.data.train or ())
+    return {
+        "epoch": min(curve, key=lambda point: point[1])[0] if curve else result.epochs,
+        "val_loss": result.val_loss,
+        "epochs": result.epochs,
+        "seconds": result.seconds,
+        "samples_per_second": round(samples / training, 1) if training else 0.0,
+        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
+        "command": train_again(folder.read_config()),
+    }
 
 
 def export(parts: Parts, folder: RunFolder) -> None:
@@ -82,8 +101,8 @@ def tell(result: RunResult, folder: RunFolder, pictures: Pictures) -> None:
     print(f"The model: {folder.model}")
     if pictures.evaluator is not None:
         values, kind = folder.read_evaluation().values, "composed"
-        names = ("conditioning error", "fidelity")
-        said = [f"{name} {values[f'{kind}/{name}']:.3f}" for name in names if f"{kind}/{name}" in values]
+        names = ("conditioning_error", "fidelity")
+        said = [f"{in_words(name)} {values[f'{kind}/{name}']:.3f}" for name in names if f"{kind}/{name}" in values]
         count = len(pictures.evaluator.prompts)
         print(f"On {count} held-out {kind} prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
     if pictures.benchmark is not None:

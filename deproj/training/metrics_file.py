@@ -12,8 +12,13 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from deproj.process.files import write_whole
+from deproj.runs.folder import first_epoch
+from deproj.training.dashboards import from_one
 
 __all__ = ["MetricsFile"]
+
+#: Columns, before those of the measures.
+FIRST = ("epoch", "step", "train/loss", "val/loss", "learning_rate")
 
 
 class MetricsFile(Logger):
@@ -46,21 +51,24 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.rows.append({name: str(value) for name, value in metrics.items()} | {"step": str(step)})
+        self.rows.append({name: str(value) for name, value in from_one(metrics).items()} | {"step": str(step)})
 
     def read(self) -> list[dict[str, str]]:
         """The whole rows of the file."""
         if not self.path.exists():
             return []
         whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
+        rows = [row for row in csv.DictReader(io.StringIO(whole), restkey="more") if whole_row(row)]
+        first = first_epoch(rows)
+        return [row | {"epoch": str(int(row["epoch"]) + 1 - first)} if row.get("epoch") else row for row in rows]
 
     @rank_zero_only
     def save(self) -> None:
         """Appends the new rows; writes the file anew, whole or not at all, where they bring new columns."""
         if not self.rows:
             return
-        columns = sorted({*self.written, *(name for row in self.rows for name in row)})
+        names = {*self.written, *(name for row in self.rows for name in row)}
+        columns = [*(name for name in FIRST if name in names), *sorted(names.difference(FIRST))]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         if columns == self.written:

@@ -49,6 +49,7 @@ class DeprojectorModule(pl.LightningModule):
         loss = self.objective.loss(self.learner, rows.in_epoch(self.current_epoch)) * rows.share
         whole = self.finite(summed(loss), "the loss")
         self.log("train/loss", whole, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True, on_epoch=False)  # type: ignore[union-attr]
         return loss * world_size()  # the gradients are averaged over the processes
 
     def on_fit_end(self) -> None:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below, write_whole
 from deproj.process.node import is_first_node
 from deproj.process.system import command_line
 from deproj.runs.folder import RunFolder
+from deproj.runs.listing import best_first, listed, table
 from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
+from deproj.settings.shipped import GROUPS
 
 __all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell"]
 
 INDEX = "sweep.csv"
 ALWAYS = ("selection", "feed", "model", "seed")
-MEASURES = ("conditioning error", "fidelity", "clip score")
+#: Where Hydra puts a job when nobody says otherwise.
+BY_NUMBER = "${hydra.job.num}"
+MEASURES = ("conditioning_error", "fidelity", "clip_score")
+#: So many settings name a job's folder at most.
+NAMED = 4
 
 
 def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state: str, error: str = "") -> None:
@@ -76,7 +84,7 @@ def rows(sweep: Path) -> list[dict[str, Any]]:
     for run, job in jobs(sweep):
         row: dict[str, Any] = {"number": job.number, "folder": run.path.relative_to(sweep).as_posix(), **job.settings}
         row |= {"state": job.state, "val_loss": "", "epochs": "", "seconds": ""}
-        row |= {f"{kind} {name}": "" for kind in KINDS for name in MEASURES}
+        row |= {f"{kind}/{name}": "" for kind in KINDS for name in MEASURES}
         if job.state == "done":
             try:
                 row |= results(run)
@@ -92,7 +100,7 @@ def results(run: RunFolder) -> dict[str, Any]:
     found: dict[str, Any] = {"val_loss": result.val_loss, "epochs": result.epochs, "seconds": result.seconds}
     if run.evaluation().exists():
         values = run.read_evaluation().values
-        found |= {f"{kind} {name}": values.get(f"{kind}/{name}", "") for kind in KINDS for name in MEASURES}
+        found |= {f"{kind}/{name}": values.get(f"{kind}/{name}", "") for kind in KINDS for name in MEASURES}
     return found
 
 
@@ -122,6 +130,35 @@ class SweepStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepStart.folder, SweepStart.first = Path(config.hydra.sweep.dir), is_first_node(config)
+        if "optuna" in str(config.hydra.sweeper.get("_target_")).lower():
+            import optuna  # an extra
+
+            optuna.logging.set_verbosity(logging.WARNING)
+        raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+        if raw["subdir"] == BY_NUMBER and not (SweepStart.folder / "0").is_dir():  # a sweep of before goes on as it began
+            with read_write(config), open_dict(config):
+                config.hydra.overrides.hydra.append(f"hydra.sweep.subdir='{'-'.join([BY_NUMBER, *swept(config)])}'")
+
+
+def swept(config: DictConfig) -> list[str]:
+    """What a sweep varies, each as the part of a folder's name: ``feed=${hydra.runtime.choices.feed}``.
+
+    Values that can't stand in a folder's name are left out: the number tells the jobs apart.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    sought = config.hydra.sweeper.get("params") or {}
+    given = {one.key_or_group: str(one.input_line).partition("=")[2] for one in parsed if one.is_sweep_override()}
+    given |= {str(key): str(value) for key, value in sought.items()}
+    named = {key: value for key, value in given.items() if not set(value) & set("/\\:*?\"<>|{}[]'")}
+    return [
+        f"{key.rpartition('.')[2]}=${{{f'hydra.runtime.choices.{key}' if key in GROUPS else key}}}" for key in list(named)[:NAMED]
+    ]
+
+
+def differing(settings: list[dict[str, Any]]) -> list[str]:
+    """The settings that a sweep's jobs don't share, by which a job is told; else its choices."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1] or list(ALWAYS)
 
 
 def tell(sweep: Path) -> bool:
@@ -131,13 +168,15 @@ def tell(sweep: Path) -> bool:
     states = Counter(row["state"] for row in found)
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(found)} job{'s' * (len(found) != 1)}, {counts}: {sweep / INDEX}")
+    told = differing([job.settings for _, job in jobs(sweep)])
     left = [row for row in found if row["state"] != "done" or row["error"]]
-    if any(row["composed fidelity"] != "" or row["composed conditioning error"] != "" for row in found):
+    print(table(best_first(listed([sweep]))))
+    if any(row["composed/fidelity"] != "" or row["composed/conditioning_error"] != "" for row in found):
         print(f"To compare them on a page: {command_line(['python', '-m', 'deproj.report', str(sweep)])}")
     if not left:
         return True
     for row in left:
-        chosen = " ".join(f"{key}={row[key]}" for key in ALWAYS)
+        chosen = " ".join(f"{key}={row.get(key, '')}" for key in told)
         error = row["error"] or ("still at work, without this command" if row["state"] == "started" else "")
         why = f": {error}" if error else ""
         print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)

@@ -113,7 +113,7 @@ def make_loggers(config: dict[str, Any], chosen: RunSettings, folder: RunFolder,
     if chosen.logger.kind == "tensorboard":
         from deproj.training.tensorboard import TensorBoardDashboard  # an extra
 
-        loggers.append(TensorBoardDashboard(folder.path, steps))
+        loggers.append(TensorBoardDashboard(config, folder.path, steps))
     elif chosen.logger.kind == "wandb":
         from deproj.training.weights_and_biases import WandbDashboard  # half a second, for those who ask for it
 

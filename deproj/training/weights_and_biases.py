@@ -21,7 +21,7 @@ from deproj.process.files import write_whole
 from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation
-from deproj.training.dashboards import COLUMNS, Dashboard, Picture, evaluation_rows
+from deproj.training.dashboards import COLUMNS, Dashboard, Picture, evaluation_rows, from_one
 from deproj.training.sweep import INDEX
 
 __all__ = ["WandbDashboard", "job_name"]
@@ -73,6 +73,12 @@ class WandbDashboard(Logger, Dashboard):
         return self.project
 
     @property
+    def comparable(self) -> str:
+        """What losses can be compared with: those of one selection, or of one objective through the U-Net."""
+        objective = self.choices.get("objective", "states")
+        return str(self.choices["selection"] if objective == "states" else objective)
+
+    @property
     def version(self) -> str:
         return self.id
 
@@ -100,6 +106,7 @@ class WandbDashboard(Logger, Dashboard):
             project=self.project,
             group=sweep_name(self.folder),
             name=job_name(self.config, RunFolder(self.folder))[:128],
+            job_type="train",
             tags=[
                 tag for name in ("selection", "feed", "model", "objective", "sd", "experiment") if (tag := self.choices.get(name))
             ],
@@ -121,6 +128,7 @@ class WandbDashboard(Logger, Dashboard):
         write_whole(self.folder / "wandb-id", f"{self.id}\n")
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        run.define_metric("val/loss", step_metric="trainer/global_step", step_sync=True, summary="min")
         return run
 
     @rank_zero_only
@@ -129,8 +137,11 @@ class WandbDashboard(Logger, Dashboard):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs numbers, by names without spaces: W&B neither sorts nor filters by others."""
-        self.experiment.log({name.replace(" ", "_"): value for name, value in metrics.items()} | {"trainer/global_step": step})
+        numbers = from_one(metrics)
+        for name in ("train/loss", "val/loss"):  # once more in a panel that only comparable losses share
+            if name in numbers:
+                numbers[f"loss of {self.comparable}/{name.partition('/')[0]}".replace(" ", "_")] = numbers[name]
+        self.experiment.log(numbers | {"trainer/global_step": step})
 
     @rank_zero_only
     def pictures(self, pictures: Mapping[str, Picture], epoch: int, step: int) -> None:
@@ -145,6 +156,10 @@ class WandbDashboard(Logger, Dashboard):
             self.experiment.log(
                 {"evaluation": wandb.Table(columns=["setting", "seed", *COLUMNS], data=rows), "trainer/global_step": step}
             )
+
+    @rank_zero_only
+    def summary(self, told: Mapping[str, Any], measures: Mapping[str, float]) -> None:
+        self.experiment.summary.update(dict(told))
 
     @rank_zero_only
     def model(self, folder: Path) -> None:

@@ -24,7 +24,7 @@ from deproj.measure.results import Setting, collect
 from deproj.runs.records import KINDS
 
 HERE = Path(__file__).resolve().parents[1]
-TESTS = (("fidelity", 1), ("conditioning error", -1))
+TESTS = (("fidelity", 1), ("conditioning_error", -1))
 SELECTIONS = ("all", "words_eos", "words_eos_reversed", "eos_onward")
 BEST = "eos_onward, recursive"
 EIGHT = [f"{selection}, {feed}" for selection in SELECTIONS for feed in ("batch", "recursive")]

@@ -30,7 +30,7 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, Evaluation
+from deproj.runs.records import KINDS, Evaluation, told
 from deproj.selection import AllTokens, EosOnward, TokenSelection
 from deproj.settings.compose import read_config
 from deproj.texts.benchmark import plain
@@ -41,7 +41,7 @@ FUSES = (0.0, 0.5, 1.0)
 #: Feed and selection of the models that are combined.
 PARTS = (("batch", "words_eos"), ("batch", "words_eos_reversed"), ("batch", "eos_onward"), ("recursive", "eos_onward"))
 SWEEP = {"batch": "ignored_states", "recursive": "recursive_input"}
-MEASURES = ("fidelity", "conditioning error", "noise", "likeness")
+MEASURES = ("fidelity", "conditioning_error", "noise", "likeness")
 #: What each row is compared with, in pairs.
 AGAINST = {
     "splice, at 10": "eos_onward, recursive",
@@ -155,7 +155,7 @@ def measure(sweeps: Path, count: int, chosen: list[int]) -> dict[str, list[Evalu
 
 def table(found: dict[str, list[Evaluation]]) -> None:
     for kind in ("single", "composed"):
-        print(f"\n| {kind} | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
+        print(f"\n| {kind} | {' | '.join(map(told, MEASURES))} |\n|---|{'---|' * len(MEASURES)}")
         for name, evaluations in found.items():
             print(f"| {name} | {' | '.join(str(estimate([e.of(kind) for e in evaluations], measure)) for measure in MEASURES)} |")
     shown = MEASURES[:2]

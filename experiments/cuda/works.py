@@ -88,7 +88,7 @@ def main_numbers(evaluation: dict[str, Any]) -> dict[str, float]:
     return {
         f"{kind} {name}": evaluation[kind][name]["value"]
         for kind in ("single", "composed")
-        for name in ("fidelity", "conditioning error")
+        for name in ("fidelity", "conditioning_error")
         if evaluation[kind].get(name, {}).get("value") is not None
     }
 

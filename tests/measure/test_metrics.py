@@ -72,9 +72,9 @@ def test_state_errors_put_places_back(encoder: TextEncoder, selection: TokenSele
     plan = selection(encoded.length)
     found, trained, by_place = metrics.state_errors(plan.arrange(encoded.states), encoded.states, encoded.length, plan)
     for region in ("words", "eos", "padding"):
-        assert found[f"mse {region}"].value == 0
-        assert found[f"cosine {region}"].value == pytest.approx(1)
-        assert found[f"r2 {region}"].value == pytest.approx(1)
+        assert found[f"mse_{region}"].value == 0
+        assert found[f"cosine_{region}"].value == pytest.approx(1)
+        assert found[f"r2_{region}"].value == pytest.approx(1)
     words_only = isinstance(selection, WordsEos | WordsEosReversed)
     assert trained == {"words": not isinstance(selection, EosOnward), "eos": True, "padding": not words_only}
     assert by_place.abs().max() == 0
@@ -83,8 +83,8 @@ def test_state_errors_put_places_back(encoder: TextEncoder, selection: TokenSele
     spoilt[0, 1] += 1.0  # a word of the first prompt
     found, _, by_place = metrics.state_errors(plan.arrange(spoilt), encoded.states, encoded.length, plan)
     words = int((encoded.length - 2).sum())
-    assert found["mse words"].value == pytest.approx(1 / words, rel=1e-4)
-    assert found["mse eos"].value == found["mse padding"].value == 0
+    assert found["mse_words"].value == pytest.approx(1 / words, rel=1e-4)
+    assert found["mse_eos"].value == found["mse_padding"].value == 0
     place = int((plan.order[0] == 1).nonzero())
     assert by_place[place] == pytest.approx(1 / 3, rel=1e-4)
 
@@ -102,10 +102,10 @@ def test_true_states_are_perfect(evaluator: Evaluator, encoder: TextEncoder, sel
     result = evaluator(Given(encoded.states, selection, encoded.length), selection)
     for kind in ("single", "composed"):
         # cross-attention doesn't see order, so that the selection's order changes nothing beyond rounding
-        assert result.of(kind).summaries["conditioning error"].value == pytest.approx(0, abs=1e-6)
+        assert result.of(kind).summaries["conditioning_error"].value == pytest.approx(0, abs=1e-6)
         assert result.of(kind).summaries["likeness"].value == pytest.approx(1, abs=1e-3)
         assert result.of(kind).summaries["noise"].value == pytest.approx(1, abs=0.02)
-        assert result.of(kind).summaries["conditioning error"].n == 6
+        assert result.of(kind).summaries["conditioning_error"].n == 6
         assert result.of(kind).summaries["fidelity"].value > 0.8
     if isinstance(selection, AllTokens):
         assert result == evaluator(Given(encoded.states, selection, encoded.length), selection)
@@ -114,7 +114,7 @@ def test_true_states_are_perfect(evaluator: Evaluator, encoder: TextEncoder, sel
 def test_an_empty_prompt_is_no_better_than_an_empty_prompt(evaluator: Evaluator, encoder: TextEncoder):
     empty = encoder.empty.states.expand(6, -1, -1)
     result = evaluator(Given(empty, AllTokens(), torch.full((6,), 2)), AllTokens())
-    assert result.of("single").summaries["conditioning error"].value == pytest.approx(1, abs=1e-6)
+    assert result.of("single").summaries["conditioning_error"].value == pytest.approx(1, abs=1e-6)
     assert result.of("single").summaries["likeness"].value < 0.9
 
 
@@ -301,4 +301,4 @@ def test_every_measure_is_in_the_tables_or_known_to_be_stored_alone(evaluator: E
     true = evaluator.encoder([plain(prompt) for prompt in evaluator.prompts])
     found = evaluator.evaluation(Given(true.states, AllTokens(), true.length), AllTokens()).single.summaries
     stored_alone = {f"{name} {region}" for name in ("cosine", "r2") for region in ("words", "eos", "padding")}
-    assert set(found) - stored_alone == set(metrics.MEASURES) - {"clip score"}, "CLIP scores are of other worlds"
+    assert set(found) - stored_alone == set(metrics.MEASURES) - {"clip_score"}, "CLIP scores are of other worlds"

@@ -160,7 +160,7 @@ def test_projected_embeddings_and_the_evaluator(encoder: TextEncoder, tmp_path: 
     back = ensemble.generate(encoder.project(embedding), from_projected=True)
     assert torch.allclose(back, ensemble.generate(embedding), atol=1e-3)
     result = Evaluator(encoder, None, ["cat, maid", "1boy, in forest"], None, tmp_path)(ensemble, AllTokens())
-    assert result.single.summaries["mse words"].value > 0
+    assert result.single.summaries["mse_words"].value > 0
     ensemble.check_encoder(encoder)
 
 

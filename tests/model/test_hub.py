@@ -241,7 +241,7 @@ def test_a_runs_card_tells_what_it_is(train: Train, tmp_path: Path, encoder: Tex
     def checked() -> ModelCard:
         card = ModelCard.load(folder / "README.md")
         numbers = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
-        entry = numbers["composed"]["conditioning error"]
+        entry = numbers["composed"]["conditioning_error"]
         assert f"{entry['value']:.3f} ({entry['low']:.3f}, {entry['high']:.3f})" in card.text
         found = {(r.dataset_config, r.metric_type): r.metric_value for r in card.data.eval_results}
         assert found["composed", "conditioning_error"] == entry["value"]

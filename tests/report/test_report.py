@@ -214,7 +214,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ]
     assert single[0]["values"]["likeness"]["value"] == pytest.approx(np.mean(values), abs=1e-5)
     assert single[0]["differences"]["likeness"]["value"] == 0
-    assert single[1]["untrained"] == ["mse words"]
+    assert single[1]["untrained"] == ["mse_words"]
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "src='http" not in page
     assert "href='http" not in page

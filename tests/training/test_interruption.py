@@ -130,11 +130,11 @@ def test_killed_five_times_a_run(seed: int, undisturbed: Path, tmp_path: Path):
 def test_a_killed_sweep_goes_on(undisturbed: Path, tmp_path: Path):
     sweep = ["-m", "seed=0,1", *SETTINGS, f"data.cache={undisturbed / 'cache' / 'samples'}", "hydra.sweep.dir=sweep"]
     process = start(tmp_path, *sweep)
-    wait_for((tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists, process)
+    wait_for((tmp_path / "sweep" / "1-seed=1" / "checkpoints" / "last.ckpt").exists, process)
     process.kill()
     process.wait()
     assert start(tmp_path, *sweep).wait() == 0
-    ended_alike(undisturbed / "whole", tmp_path / "sweep" / "0")
+    ended_alike(undisturbed / "whole", tmp_path / "sweep" / "0-seed=0")
     assert (tmp_path / "sweep" / "sweep.csv").read_text(encoding="utf-8").count(",done,") == 2
 
 

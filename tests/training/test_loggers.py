@@ -127,7 +127,7 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     assert held_out == pytest.approx(json.loads((run / "result.json").read_text(encoding="utf-8"))["val_loss"])
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     (measures,) = [row for row in rows if "composed/conditioning_error" in row]
-    assert measures["composed/conditioning_error"] == evaluation["composed"]["conditioning error"]["value"]
+    assert measures["composed/conditioning_error"] == evaluation["composed"]["conditioning_error"]["value"]
 
     files = next(run.glob("wandb/offline-run-*")) / "files"
     (pictures,) = [row for row in rows if "benchmark" in row]

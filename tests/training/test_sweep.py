@@ -35,14 +35,37 @@ def test_a_sweep_is_indexed_and_skips_what_is_done(train: Train, tmp_path: Path)
     for row in rows:
         assert float(row["val_loss"]) > 0
         assert float(row["seconds"]) > 0
-        assert 0 <= float(row["composed fidelity"]) <= 1
-        assert float(row["single conditioning error"]) > 0
-    results = [tmp_path / "sweep" / str(n) / "result.json" for n in (0, 1)]
+        assert 0 <= float(row["composed/fidelity"]) <= 1
+        assert float(row["single/conditioning_error"]) > 0
+    names = ("0-selection=words_eos", "1-selection=words_eos_reversed")
+    results = [tmp_path / "sweep" / name / "result.json" for name in names]
     times = [path.stat().st_mtime_ns for path in results]
     again = train(*sweep)
     assert again.code == 0, again.err
     assert again.out.count("nothing to do") == 2
     assert [path.stat().st_mtime_ns for path in results] == times
+    lines = ended.out.splitlines()
+    (head,) = (place for place, line in enumerate(lines) if line.startswith("  folder "))
+    found = [line.split()[0] for line in lines[head + 3 : head + 5]]
+    best = max(rows, key=lambda row: float(row["composed/fidelity"]))
+    assert sorted(found) == list(names)
+    assert found[0] == best["folder"] or rows[0]["composed/fidelity"] == rows[1]["composed/fidelity"], "the best first"
+    assert not list((tmp_path / "sweep").rglob("app.log"))
+    assert all(path.with_name("train.log").is_file() for path in results)
+
+
+def test_a_sweep_of_before_goes_on_in_its_own_folders(train: Train, tmp_path: Path):
+    assert train("-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}").code == 0
+    again = train("-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert again.out.count("nothing to do") == 2, again.err
+
+
+def test_what_cannot_stand_in_a_folders_name_is_left_to_the_number(train: Train, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("\n".join(f"cat, maid {k}" for k in range(80)), encoding="utf-8")
+    shutil.copy(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert train("-m", f"data.prompts={tmp_path}/a.txt,{tmp_path}/b.txt", "seed=3,4", "hydra.sweep.dir=sweep").code == 0
+    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert folders == ["0-seed=3", "1-seed=4", "2-seed=3", "3-seed=4"]
 
 
 @pytest.mark.parametrize("name", ["SLURM_NODEID", "NODE_RANK"])
@@ -73,9 +96,10 @@ def test_a_node_without_a_number_is_told(train: Train, monkeypatch: pytest.Monke
 def test_a_job_that_fails_does_not_stop_a_sweep(train: Train, tmp_path: Path):
     ended = train("-m", "data.batch_size=0,20", "hydra.sweep.dir=sweep")
     assert ended.code == 1
-    assert "0 (selection=eos_onward feed=recursive model=lstm seed=0) failed: data.batch_size" in ended.err
+    assert "0-batch_size=0 (data.batch_size=0) failed: data.batch_size" in ended.err
     assert "hydra.sweep.dir=sweep" in ended.err, "how to go on"
-    assert "data.batch_size" in (tmp_path / "sweep" / "0" / "train.log").read_text(encoding="utf-8"), "in its own log"
+    log = tmp_path / "sweep" / "0-batch_size=0" / "train.log"
+    assert "data.batch_size" in log.read_text(encoding="utf-8"), "in its own log"
     rows = index(tmp_path / "sweep")
     assert [row["state"] for row in rows] == ["failed", "done"]
     assert "at least 1; got 0" in rows[0]["error"]
@@ -92,7 +116,7 @@ def test_a_bug_in_a_job_leaves_its_traceback_in_the_jobs_log(train: Train, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     ended = train("--config-dir=own", "-m", "selection=broken,all", "feed=batch", "hydra.sweep.dir=sweep")
     assert ended.code == 1
-    log = (tmp_path / "sweep" / "0" / "train.log").read_text(encoding="utf-8")
+    log = (tmp_path / "sweep" / "0-selection=broken" / "train.log").read_text(encoding="utf-8")
     assert "Traceback" in log
     assert "ZeroDivisionError" in log
     assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "done"]
@@ -179,9 +203,9 @@ def test_jobs_in_processes_of_their_own(launcher: str, caches: Path, tmp_path: P
 def test_a_job_that_is_killed_is_told(launcher: str, caches: Path, tmp_path: Path):
     settings = launched(launcher, caches)
     process = start(tmp_path, "-m", "trainer.max_epochs=1,1000", "trainer.patience=1000", *settings)
-    wait_for((tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists, process)
+    wait_for((tmp_path / "sweep" / "1-max_epochs=1000" / "checkpoints" / "last.ckpt").exists, process)
     wait_for(lambda: index(tmp_path / "sweep")[0]["state"] == "done", process)
-    (victim,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "1" / ".lock") in locked(pid)]
+    (victim,) = [pid for pid in descendants(process.pid) if (tmp_path / "sweep" / "1-max_epochs=1000" / ".lock") in locked(pid)]
     os.kill(victim, signal.SIGKILL)
     assert process.wait() == 1
     said = (tmp_path / "said").read_text(encoding="utf-8")
@@ -208,7 +232,7 @@ def locked(pid: int) -> set[Path]:
 
 def test_a_signal_in_a_sweep_tells_how_to_go_on(caches: Path, tmp_path: Path):
     process = start(tmp_path, "-m", "seed=0,1", "trainer.max_epochs=1000", "trainer.patience=1000", *launched("basic", caches))
-    wait_for((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists, process)
+    wait_for((tmp_path / "sweep" / "0-seed=0" / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     said = (tmp_path / "said").read_text(encoding="utf-8")
@@ -239,7 +263,7 @@ def test_a_signal_to_a_sweep_that_waits_for_its_jobs(launcher: str, caches: Path
 def test_a_job_whose_result_is_deleted_is_done_again(train: Train, tmp_path: Path):
     sweep = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
     assert train(*sweep).code == 0
-    (tmp_path / "sweep" / "1" / "result.json").unlink()
+    (tmp_path / "sweep" / "1-seed=1" / "result.json").unlink()
     ended = train(*sweep)
     assert ended.code == 0, ended.err
     assert ended.out.count("nothing to do") == 1
