@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": ("deproj.evaluate", "measure runs, models and baselines"),
     "report": ("deproj.report.__main__", "compare runs on one page"),
     "generate": ("deproj.generate", "draw pictures from prompts and pictures"),
-    "demo": ("deproj.demo", "do the same on a page in the browser"),
+    "demo": ("deproj.demo.__main__", "do the same on a page in the browser"),
     "bench": ("deproj.bench", "measure how fast it is"),
     "convert": ("deproj.convert", "take over a checkpoint of the reference implementation"),
     "fullsize": ("deproj.fullsize", "make a Stable Diffusion 1.5 of random weights, for trying its size"),

@@ -7,7 +7,6 @@ prompt calls are drawn by themselves.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -36,7 +35,6 @@ from deproj.runs.folder import RunFolder
 from deproj.settings.inside import settings_inside
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from deproj.draw.settings import SdSettings
@@ -288,7 +286,7 @@ def generate(args: argparse.Namespace) -> None:
         pipe = load(args)
     for hint in hints_at([*asked.labels, args.negative]):
         print(f"warning: {hint}", file=sys.stderr)
-    if stamp is not None and weights_hash(pipe.model) != stamp.model_hash:
+    if stamp is not None and pipe.model.weights_hash != stamp.model_hash:
         raise UserError(f"{args.model} is not the model that drew {args.again}, which had the hash {stamp.model_hash}.")
     if stamp is not None:
         use_sampler(pipe, stamp.sampler)
@@ -356,7 +354,7 @@ def pictures_of(
     found, height, width = {}, drawn.shape[1], drawn.shape[2]
     of_all = Stamp(
         *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.scheduler).__name__, args.strength),
-        *(args.model, weights_hash(pipe.model), pipe.path, pipe.encoder.hash, width, height),
+        *(args.model, pipe.model.weights_hash, pipe.path, pipe.encoder.hash, width, height),
     )
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
@@ -383,21 +381,13 @@ def save_conditioning(
         "negative_prompt": args.negative,
         "strength": f"{args.strength:g}",
         "model": args.model,
-        "model_hash": weights_hash(pipe.model),
+        "model_hash": pipe.model.weights_hash,
         "encoder": pipe.encoder.hash,
         "clip_skip": str(pipe.encoder.clip_skip),
     }
     with replacing(args.save_conditioning) as temporary:
         temporary.write_bytes(save({name: value.float().cpu().contiguous() for name, value in tensors.items()}, told))
     print(f"Wrote the states of {len(states)} prompt{'s' * (len(states) > 1)} to {args.save_conditioning}.")
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Of a model's weights, ten letters."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:10]
 
 
 def first_free(folder: Path, names: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The page in a real browser, and what its links hold."""
+"""The page in a real browser, and what its links and pictures hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +19,52 @@ from conftest import call
 from PIL import Image
 
 from deproj.clip.encoder import TextEncoder
-from deproj.demo import EXAMPLES, ROWS, Settings, draw, expression_of_page
+from deproj.demo.settings import ROWS, Settings
+from deproj.demo.words import EXAMPLES
+from deproj.draw.sheets import TRUE_STATES
+from deproj.draw.stamp import Stamp
 from deproj.model.base import Deprojector
 from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import scenes
 from deproj.process.errors import UserError
 
+pytest.importorskip("gradio", reason="the extra demo is not installed")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-START = Settings((EXAMPLES[0], "", "", ""), (1.0,) * (ROWS + 1), ("a", "b"), 0, 3.0)
+START = Settings.start(EXAMPLES[0], "a", 3.0)
+MODELS = ("a", "b")
+
+
+def rows(*prompts: str) -> tuple[str, ...]:
+    return tuple([*prompts, *[""] * ROWS][:ROWS])
+
+
+@pytest.fixture(scope="module")
+def pipe() -> DeprojectorPipeline:
+    return DeprojectorPipeline.from_pretrained("pixel", "all-batch", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(scenes.draw(scenes.sample(1, np.random.default_rng(5)))[0])
+
+
+# --- Links ----------------------------------------------------------------------------------------
 
 
 def test_a_link_gives_its_settings_back():
-    settings = Settings(("cat & maid", "red hair:1.2", "", "#?"), (1.0, -0.5, 1.0, 2.0, 0.3), ("b",), 7, 4.5)
-    assert Settings.of(settings.query(), START) == settings
+    settings = Settings(
+        rows("cat & maid", "red hair:1.2", "#?"), (1.0, -0.5, 2.0, 1.0), 0.3, "1boy", 0.25, "cat", ("b",), 7, 3, 0.5, 4.5
+    )
+    assert Settings.of_query(settings.query(START), START, MODELS) == settings
+    assert Settings.of_values(settings.values, MODELS) == settings
+
+
+def test_a_link_has_no_empty_parts():
+    assert START.query(START) == "prompt=cat%2C+maid"
+    gaps = replace(START, prompts=rows("cat", "", "maid"), weights=(1.0, 0.5, 2.0, 1.0))
+    assert gaps.query(START) == "prompt=cat&prompt=maid&weight=1&weight=2"
+    assert replace(START, prompts=rows()).query(START) == "prompt=", "not the first example"
 
 
 @pytest.mark.parametrize(
@@ -39,68 +73,140 @@ def test_a_link_gives_its_settings_back():
         "",
         "weight=1",
         "weight=x&seed=1.5&guidance=x",
-        "seed=-1",
+        "seed=-1&count=0",
+        "count=99&strength=x",
         f"{'weight=1&' * 5}seed=99999999999999999999&guidance=3",
         "model=../../etc/passwd",
-        f"guidance=nan&{'weight=nan&' * 5}",
+        "guidance=nan&strength=nan&share=nan",
     ],
 )
 def test_a_bad_link_is_the_start(query: str):
-    assert Settings.of(query, START) == START
+    assert Settings.of_query(query, START, MODELS) == START
 
 
 def test_what_is_good_of_a_link_is_taken():
-    assert Settings.of("prompt=cat&seed=7&guidance=x&weight=1", START) == replace(START, prompts=("cat", "", "", ""), seed=7)
-    assert Settings.of("guidance=inf&seed=-1", START) == replace(START, guidance=15.0)
+    taken = Settings.of_query("prompt=cat&seed=7&guidance=x&weight=1", START, MODELS)
+    assert taken == replace(START, prompts=rows("cat"), seed=7)
+    assert Settings.of_query("guidance=inf&seed=-1", START, MODELS) == replace(START, guidance=15.0)
 
 
-def test_a_picture_is_embedded_in_each_models_own_way(encoder: TextEncoder):
-    photo = Image.fromarray(scenes.draw(scenes.sample(1, np.random.default_rng(5)))[0])
+# --- Drawing --------------------------------------------------------------------------------------
+
+
+def drawn(
+    pipes: dict[str, DeprojectorPipeline], folder: Path, picture: Image.Image | None = None, strip: bool = False, **changed: Any
+) -> Any:
+    from deproj.demo.drawing import draw
+
+    settings = replace(START, models=tuple(pipes), **changed)
+    return draw(pipes, settings, START, picture, folder, strip)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"), int)
+
+
+def test_a_picture_is_embedded_in_each_models_own_way(encoder: TextEncoder, photo: Image.Image, tmp_path: Path):
     bare = Deprojector.from_pretrained("all-batch", encoder)
     bare.distance = None  # as a converted one
     first = DeprojectorPipeline.from_pretrained("pixel", bare)
     pipes = {"bare": first, "all": first.with_model(Deprojector.from_pretrained("all-batch", first.encoder))}
-    settings = Settings(("", "", "", ""), (1.0,) * 5, ("bare", "all"), 0, 3.0)
-    both, _ = draw(pipes, settings, photo)
-    alone, _ = draw({"all": pipes["all"]}, replace(settings, models=("all",)), photo)
-    bare_picture, own, expected = (np.asarray(image, int) for image in (both["bare"], both["all"], alone["all"]))
+    both = drawn(pipes, tmp_path, photo, prompts=rows()).files
+    alone = drawn({"all": pipes["all"]}, tmp_path, photo, prompts=rows()).files
+    assert set(both) == {"bare", "all"}, "no true states"
+    bare_picture, own, expected = (pixels(one[0]) for one in (both["bare"], both["all"], alone["all"]))
     assert np.abs(own - expected).max() <= 2
     assert np.abs(own - bare_picture).max() > 20
 
 
-def test_the_page_shows_how_marks_are_written_here():
-    pipe = DeprojectorPipeline.from_pretrained("pixel", "all-batch")
-    settings = Settings(("((cat))", "", "", ""), (1.0,) * 5, ("all",), 0, 3.0)
-    _, said = draw({"all": pipe}, settings, None)
+def test_pictures_are_as_many_as_asked_and_say_what_made_them(pipe: DeprojectorPipeline, tmp_path: Path):
+    found = drawn({"a": pipe}, tmp_path, prompts=rows("cat", "maid"), count=2, seed=5, negative="red hair")
+    assert {name: len(files) for name, files in found.files.items()} == {TRUE_STATES: 2, "a": 2}
+    for name, strength in ((TRUE_STATES, 0.0), ("a", 1.0)):
+        stamps = [Stamp.of(path) for path in found.files[name]]
+        assert [stamp.seed for stamp in stamps] == [5, 6]
+        assert {(one.prompt, one.negative, one.strength, one.model) for one in stamps} == {
+            ("cat, maid", "red hair", strength, "a")
+        }
+    again = drawn({"a": pipe}, tmp_path, prompts=rows("cat", "maid"), count=1, seed=6, negative="red hair")
+    assert np.abs(pixels(again.files["a"][0]) - pixels(found.files["a"][1])).max() <= 1
+
+
+def test_a_strip_goes_the_whole_way(pipe: DeprojectorPipeline, tmp_path: Path):
+    found = drawn({"a": pipe}, tmp_path, strip=True, prompts=rows("cat"), to="1boy, black hair")
+    ends = [drawn({"a": pipe}, tmp_path, prompts=rows(prompt)).files["a"][0] for prompt in ("cat", "1boy, black hair")]
+    assert len(found.files["a"]) == 6
+    for there, end in ((found.files["a"][0], ends[0]), (found.files["a"][-1], ends[1])):
+        assert np.abs(pixels(there) - pixels(end)).max() <= 2
+    with pytest.raises(UserError, match="type the one at its end"):
+        drawn({"a": pipe}, tmp_path, strip=True)
+
+
+def test_strength_blends(pipe: DeprojectorPipeline, tmp_path: Path):
+    none = drawn({"a": pipe}, tmp_path, prompts=rows("cat maid"), strength=0.0).files
+    assert np.abs(pixels(none["a"][0]) - pixels(none[TRUE_STATES][0])).max() <= 2
+    with pytest.raises(UserError, match="strength below 1 needs true states"):
+        drawn({"a": pipe}, tmp_path, prompts=rows("cat:1.2"), strength=0.5)
+
+
+def test_a_name_in_a_prompt_means_the_picture(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path):
+    called = drawn({"a": pipe}, tmp_path, photo, prompts=rows("<photo>, red hair")).files["a"][0]
+    added = drawn({"a": pipe}, tmp_path, photo, prompts=rows("red hair")).files["a"][0]
+    assert np.abs(pixels(called) - pixels(added)).max() <= 2
+    with pytest.raises(UserError, match="<photo> stands for a picture: drop one in"):
+        drawn({"a": pipe}, tmp_path, prompts=rows("<photo>, red hair"))
+
+
+def test_the_page_shows_how_marks_are_written_here_and_which_words_are_strange(pipe: DeprojectorPipeline, tmp_path: Path):
+    said = "\n".join(drawn({"a": pipe}, tmp_path, prompts=rows("((cat)), spaceship")).said)
     assert "((cat)) is a mark of other programs; here, write cat:1.21." in said
+    assert "never seen 'spaceship'" in said
 
 
 def test_a_transparent_picture_of_the_page_stands_on_white():
-    settings = Settings(("", "", "", ""), (1.0,) * 5, ("a",), 0, 3.0)
-    ((_, atom),) = expression_of_page(settings, Image.new("RGBA", (4, 4), (255, 0, 0, 0))).terms
-    assert atom.image.getpixel((0, 0)) == (255, 255, 255)
+    from deproj.demo.drawing import expression_of
+
+    ((_, atom),) = expression_of(replace(START, prompts=rows()), Image.new("RGBA", (4, 4), (255, 0, 0, 0))).terms
+    assert np.asarray(atom.image).min() == 255  # type: ignore[union-attr]
 
 
 def test_rows_are_weighed_and_summed():
-    settings = Settings(("cat, maid", "", "red hair:2", "1boy"), (1.0, 1.0, -0.5, 0.0, 1.0), ("a",), 0, 3.0)
-    assert [(weight, atom.text) for weight, atom in expression_of_page(settings, None).terms] == [
-        (1.0, "cat"), (1.0, "maid"), (-1.0, "red hair"),
-    ]  # fmt: skip
-    with pytest.raises(UserError, match="nothing to draw"):
-        expression_of_page(Settings(("", "", "", ""), (1.0,) * 5, ("a",), 0, 3.0), None)
+    from deproj.demo.drawing import expression_of
+
+    photo = Image.new("RGB", (4, 4))
+    settings = replace(
+        START, prompts=rows("cat, maid", "red hair", "", "1boy"), weights=(0.5, -1.0, 1.0, 0.0), picture_weight=2.0
+    )
+    assert str(expression_of(settings, photo)) == "cat:0.5, maid:0.5, -red hair, <picture>:2.0"
+    with pytest.raises(UserError, match="nothing to draw yet"):
+        expression_of(replace(settings, prompts=rows()), None)
+
+
+def test_a_downloaded_picture_restores_its_settings(pipe: DeprojectorPipeline, tmp_path: Path):
+    from deproj.demo.page import Page
+
+    page = Page({"a": pipe}, tmp_path)
+    settings = replace(page.start, prompts=rows("1girl", "red hair"), seed=9, count=2, negative="cat")
+    path = page.drawn([], None, *settings.values)[-1].value[0]["image"]["path"]
+    assert page.restored(path) == ["", *settings.values]
+    Image.new("RGB", (8, 8)).save(tmp_path / "none.png")
+    assert "This file doesn't say what it was made of" in page.restored(str(tmp_path / "none.png"))[0]
+
+
+# --- The command ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--reference", "nowhere"], "nowhere cannot be read"),
-        (["--port", "99999"], "--port is 1 to 65535"),
-        (["nowhere"], "nowhere is no deprojector"),
+        (["nothing"], "nothing is no deprojector"),
+        (["--port", "0"], "--port is 1 to 65535; got 0"),
         (["--sd", "nowhere"], "nowhere"),
+        (["--root-path", "deproj"], "--root-path begins with /; got 'deproj'"),
     ],
 )
 def test_mistakes(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from deproj.demo import main
+    from deproj.demo.__main__ import main
 
     ended = call(main, arguments, monkeypatch, capsys)
     assert ended.code == 1
@@ -110,7 +216,6 @@ def test_mistakes(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page, served by the command itself."""
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
     log = tmp_path_factory.mktemp("demo") / "said"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -133,37 +238,53 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize(("width", "height"), [(1280, 1100), (390, 844)])
-def test_a_prompt_gives_a_new_picture(width: int, height: int, address: str, tmp_path: Path):
+def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: Path):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": height})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        page.set_default_timeout(60_000)
         page.goto(address)
 
-        def pictures() -> list[str]:
-            return [image.get_attribute("src") or "" for image in page.locator(".picture img").all()]
+        def changes(act: Any) -> None:
+            """Waits until other pictures are shown than before."""
+            before = page.locator(".picture img").first.get_attribute("src")
+            act()
+            page.wait_for_function("before => document.querySelector('.picture img')?.src != before", arg=before)
+            page.wait_for_function("!document.querySelector('.picture .pending, .picture .generating')")
 
-        page.wait_for_function("document.querySelectorAll('.picture img').length >= 4", timeout=60_000)
-        before = pictures()
-        prompt = page.get_by_label("prompt 1")
-        prompt.fill("1girl, red hair")
-        prompt.press("Enter")
-        page.wait_for_function(
-            "before => { const now = [...document.querySelectorAll('.picture img')].map(i => i.src);"
-            " return now.length == before.length && now.every((src, k) => src != before[k]) }",
-            arg=before,
-            timeout=60_000,
-        )
+        page.wait_for_function("document.querySelectorAll('.picture img').length >= 2")
+        prompt = page.get_by_label("prompt", exact=True)
+
+        def typed(text: str) -> None:
+            prompt.fill(text)
+            prompt.press("Enter")
+
+        changes(lambda: typed("1girl, red hair"))
         page.wait_for_function("document.querySelector('.link textarea, .link input')?.value.includes('1girl')")
         link = page.locator(".link").locator("textarea, input").input_value()
-        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        assert "prompt=1girl" in link
+        assert "weight" not in link
+        changes(lambda: page.get_by_role("button", name="another").click())
+        page.get_by_text("words that this world knows").click()
+        changes(lambda: page.get_by_text("in forest", exact=True).click())
+        assert prompt.input_value() == "1girl, red hair, in forest"
+        page.screenshot(path=tmp_path / f"page-{width}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out on the right"
+
+        typed("(cat")
+        problem = page.get_by_text("this bracket is not closed")
+        problem.wait_for()
+        assert page.locator(".picture.stale img").count() >= 2, "the old pictures are greyed"
+        box = problem.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < page.evaluate("scrollY + innerHeight"), "where one looks"
+        changes(lambda: page.get_by_text(EXAMPLES[1], exact=True).click())
+        assert prompt.input_value() == EXAMPLES[1]
+        assert page.locator(".picture.stale").count() == 0
+        page.locator("#history img").nth(2).click()
+        page.wait_for_function("document.querySelector('#prompt textarea, #prompt input').value == '1girl, red hair'")
         page.goto(link)
-        page.wait_for_function("document.querySelector('textarea')?.value == '1girl, red hair'", timeout=60_000)
-        page.get_by_label("prompt 1").fill("(cat")
-        page.get_by_label("prompt 1").press("Enter")
-        page.get_by_text("this bracket is not closed").wait_for(timeout=60_000)
+        page.wait_for_function("document.querySelector('#prompt textarea, #prompt input')?.value == '1girl, red hair'")
         browser.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.draw.settings import SdSettings
-from deproj.pixel.grammar import never_said, sayable
+from deproj.pixel.grammar import never_said, phrases, sayable
 from deproj.process.errors import UserError
 from deproj.settings.compose import read_config
 from deproj.settings.inside import settings_inside
@@ -74,6 +74,11 @@ class StableDiffusion:
     def words(self) -> str | None:
         """What can be said of its pictures, where it knows a few words alone: in the pixel world."""
         return sayable() if self.miniature else None
+
+    @property
+    def vocabulary(self) -> dict[str, list[str]]:
+        """The same word for word, by what it is about; empty where all can be said."""
+        return phrases() if self.miniature else {}
 
     def never_said(self, text: str) -> list[str]:
         """The words of a text that it has never seen; none where that isn't known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -76,6 +77,14 @@ class Deprojector(nn.Module, ABC):
             return stored_selection(node)
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(f"the selection in this model's config.json can't be made: {error}") from None
+
+    @property
+    def weights_hash(self) -> str:
+        """Of its weights, ten letters."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:10]
 
     @property
     def clip_skip(self) -> int:

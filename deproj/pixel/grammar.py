@@ -43,6 +43,7 @@ __all__ = [
     "held_out",
     "held_out_prompts",
     "never_said",
+    "phrases",
     "sayable",
     "training_texts",
 ]
@@ -101,6 +102,12 @@ def asked(text: str) -> Key:
 def sayable() -> str:
     """What can be said in the pixel world, in a line."""
     return "; ".join(f"{', '.join(said)}{'' if name in ('who', 'where') else f' {name}'}" for name, said in VOCABULARY.items())
+
+
+def phrases() -> dict[str, list[str]]:
+    """All that can be said, word for word, by what it is about."""
+    alone = ("who", "where")
+    return {about: [one if about in alone else f"{one} {about}" for one in said] for about, said in VOCABULARY.items()}
 
 
 def never_said(text: str) -> list[str]:
