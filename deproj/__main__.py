@@ -15,7 +15,7 @@ COMMANDS = {
     "runs": ("deproj.runs.__main__", "list runs and sweeps with their state and measures"),
     "evaluate": ("deproj.evaluate", "measure runs, models and baselines"),
     "report": ("deproj.report.__main__", "compare runs on one page"),
-    "generate": ("deproj.generate", "draw pictures from prompts and pictures"),
+    "generate": ("deproj.generate.__main__", "draw pictures from prompts and pictures"),
     "demo": ("deproj.demo.__main__", "do the same on a page in the browser"),
     "bench": ("deproj.bench", "measure how fast it is"),
     "convert": ("deproj.convert", "take over a checkpoint of the reference implementation"),

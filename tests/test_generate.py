@@ -42,7 +42,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, encoder: TextEncoder, dis
 @pytest.fixture
 def generate(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Generate:
     """Runs the command on the untrained model, with few steps, in an empty folder that holds one picture."""
-    from deproj.generate import main
+    from deproj.generate.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     Image.fromarray(draw(sample(1, np.random.default_rng(5)))[0]).save("my photo.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ def train_again(config: dict[str, Any]) -> str:
     groups = [f"{group}={choices[group]}" for group in GROUPS if group in choices and group not in ("experiment", "logger")]
     own: list[str] = []
     try:
-        defaults = compose_config(groups)
+        defaults = dict(composed(tuple(groups)))
     except UserError:  # a selection, feed or model of the user's own
         own = [choice for choice in groups if not ships(choice)]
-        defaults = compose_config([choice for choice in groups if choice not in own])
+        defaults = dict(composed(tuple(choice for choice in groups if choice not in own)))
         for group in (choice.partition("=")[0] for choice in own):
             defaults[group] = {"_target_": config[group].get("_target_")}  # what else it has is said
     changed = {k: new for k, (_, new) in differences(defaults, config).items() if not k.startswith(PASSING)}
@@ -39,10 +40,16 @@ def train_again(config: dict[str, Any]) -> str:
     return " ".join(["python -m deproj.train", *where, *(choice for choice in groups if choice not in DEFAULTS), *said])
 
 
+@lru_cache(maxsize=128)
+def composed(groups: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of choices, to be read only: runs of a report share them, and composing takes a third of a second."""
+    return compose_config(list(groups))
+
+
 def ships(choice: str) -> bool:
     """Whether a choice such as ``selection=all`` is among the settings that come with the package."""
     try:
-        compose_config([choice])
+        composed((choice,))
     except UserError:
         return False
     return True

@@ -18,7 +18,7 @@ import pytest
 
 from deproj.data.captions.open import read_captions
 from deproj.data.sources import GrammarPrompts, ListedPrompts
-from deproj.generate import read_prompts
+from deproj.generate.asked import read_prompts
 from deproj.measure.evaluator import prompts_of_file
 from deproj.process.errors import UserError
 

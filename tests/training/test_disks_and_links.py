@@ -68,7 +68,7 @@ def test_a_full_disk_of_caches(train: Train, tmp_path: Path, keep: str):
 
 @linux_only
 def test_a_full_disk_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from deproj.generate import main
+    from deproj.generate.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     with full_after(500):
