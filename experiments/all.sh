@@ -20,6 +20,8 @@ mkdir -p report
 "$python" experiments/combining/measure.py sweeps | tee report/combining.txt
 "$python" experiments/images_in/measure.py sweeps/ignored_states/eos_onward-batch-* | tee report/images_in.txt
 "$python" experiments/noise/measure.py | tee report/noise.txt
+"$python" -m deproj.train experiment=best
+"$python" -m deproj.train experiment=small
 "$python" experiments/ship.py
 
 report() {  # an experiment, then what is reported on

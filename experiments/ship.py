@@ -1,8 +1,8 @@
-"""Makes the models that ship with the package from trained runs: ``python experiments/ship.py [SWEEPS]``.
+"""Makes the models that ship with the package from trained runs: ``python experiments/ship.py [NAME...]``, by default all.
 
-The runs are seed 0 of ``experiment=ignored_states`` and ``experiment=recursive_input`` in SWEEPS (``sweeps``), with their
-evaluations; each model goes to deproj/pixel/models with a card and a sheet of the benchmark prompts. With ``--measure`` the
-models that ship stay as they are and are measured and drawn from anew, as in a world with another U-Net.
+Each model goes to deproj/pixel/models, is measured there as it is stored, and gets a card and a sheet of the benchmark prompts:
+true states, the model, and under `best` and `small` the article's. With ``--measure`` the models that ship stay as they are and
+are measured and drawn from anew, as in a world with another U-Net.
 """
 
 from __future__ import annotations
@@ -30,47 +30,60 @@ from deproj.runs.folder import RunFolder
 from deproj.settings.compose import compose_config
 from deproj.texts.benchmark import PROMPTS, seeds
 
+ARTICLE = "eos_onward-recursive"
+#: The run of each, and the command that makes it.
 RUNS = {
-    "all-batch": "ignored_states/all-batch-0",
-    "eos_onward-batch": "ignored_states/eos_onward-batch-0",
-    "eos_onward-recursive": "recursive_input/eos_onward-recursive-0",
+    "all-batch": ("sweeps/ignored_states/all-batch-0", "python -m deproj.train -m experiment=ignored_states"),
+    "eos_onward-batch": ("sweeps/ignored_states/eos_onward-batch-0", "python -m deproj.train -m experiment=ignored_states"),
+    ARTICLE: ("sweeps/recursive_input/eos_onward-recursive-0", "python -m deproj.train -m experiment=recursive_input"),
+    "small": ("runs/small", "python -m deproj.train experiment=small"),
+    "best": ("runs/best", "python -m deproj.train experiment=best"),
 }
+#: Those that are stored in float16, and shown above the article's.
+BEYOND = ("small", "best")
 
 
-def export(sweeps: Path, out: Path) -> None:
-    results = {}
-    for run in RUNS.values():
-        if (done := RunFolder(sweeps / run).finished()) is None or not RunFolder(sweeps / run).evaluation().is_file():
-            raise UserError(f"{sweeps / run} is not trained and evaluated; python -m deproj.train experiment={Path(run).parent}")
-        results[run] = done
-    world = World.of("pixel")
-    for name, run in RUNS.items():
-        model = Deprojector.from_pretrained(sweeps / run, world.encoder)
-        model.describe(RunFolder(sweeps / run), results[run])
-        world.write(model, out / name)
-        fidelity = RunFolder(sweeps / run).read_evaluation().values["composed/fidelity"]
-        print(f"Wrote {out / name} (fidelity of composed prompts {fidelity:.3f}).")
-    write_checksums(out)
+def export(names: list[str], out: Path, world: World) -> None:
+    """Takes models over from their runs.
+
+    Raises:
+        UserError: for a run that isn't done, before anything is written.
+    """
+    runs = {name: RunFolder(Path(RUNS[name][0])) for name in names}
+    for name, run in runs.items():
+        if run.finished() is None:
+            raise UserError(f"{run.path} is not trained; {RUNS[name][1]}")
+    for name, run in runs.items():
+        model, done = Deprojector.from_pretrained(run.path, world.encoder), run.finished()
+        assert done is not None
+        model.describe(run, done)
+        model.save_pretrained(out / name, half=name in BEYOND)
 
 
-def measure(out: Path, count: int = 200) -> None:
+def measure(names: list[str], out: Path, world: World, count: int = 200) -> None:
     """Measures the models that are there, and writes their cards and sheets anew."""
-    world, data = World.of("pixel"), DataSettings.of(compose_config([]))
+    data = DataSettings.of(compose_config([]))
     prompts = evaluation_prompts(data.source(), count, 0)
     evaluator = Evaluator(world.encoder, world.renderer, prompts, None, data.references, progress=progress_here())
-    for name in RUNS:
+    article = world.pictures(Deprojector.from_pretrained(out / ARTICLE, world.encoder))
+    for name in names:
         model = Deprojector.from_pretrained(out / name, world.encoder)
         assert model.selection is not None
         result = evaluator(model, model.selection)
         model.provenance["results"]["evaluation"] = result.summarized()
-        world.write(model, out / name)
-        print(f"Wrote {out / name} (fidelity of composed prompts {result.values['composed/fidelity']:.3f}).")
+        own = {name: world.pictures(model)}
+        rows = {TRUE_STATES: world.reference} | own | ({f"the article's: {ARTICLE}": article} if name in BEYOND else {})
+        save_image(sheet(rows, PROMPTS), out / name / "sheet.png")
+        model.sheet = (out / name / "sheet.png").read_bytes()
+        model.save_pretrained(out / name, half=name in BEYOND)
+        told = ", ".join(f"{key} {result.values[key]:.3f}" for key in result.values if "fidelity" in key or "conditioning" in key)
+        print(f"Wrote {out / name} ({told}).")
     write_checksums(out)
 
 
 @dataclass(frozen=True)
 class World:
-    """What the sheets are drawn with.
+    """What is drawn and measured with.
 
     Attributes:
         reference: pictures from the true states of the benchmark prompts.
@@ -87,23 +100,29 @@ class World:
         renderer = sd.renderer(encoder, "cpu")
         return cls(encoder, renderer, renderer(encoder(PROMPTS).states, seeds()))
 
-    def write(self, model: Deprojector, folder: Path) -> None:
-        """Draws a model's sheet, and writes the model with it."""
-        label = ", ".join(model.provenance[group]["name"] for group in ("selection", "feed"))
-        own = self.renderer(model.generate(self.encoder.compose(PROMPTS)), seeds())
-        save_image(sheet({TRUE_STATES: self.reference, label: own}, PROMPTS), folder / "sheet.png")
-        model.sheet = (folder / "sheet.png").read_bytes()
-        model.save_pretrained(folder)
+    def pictures(self, model: Deprojector) -> Tensor:
+        """Of the benchmark prompts, (6, height, width, 3) uint8."""
+        return self.renderer(model.generate(self.encoder.compose(PROMPTS)), seeds())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sweeps", nargs="?", type=Path, default=Path("sweeps"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)} (all)")
     parser.add_argument("--measure", action="store_true", help="only measure and draw from the models that ship")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of the models (deproj/pixel/models)")
     args = parser.parse_args()
     quiet_libraries()
-    return run_command(lambda: measure(args.out) if args.measure else export(args.sweeps, args.out))
+
+    def command() -> None:
+        names = args.names or list(RUNS)
+        if strange := [name for name in names if name not in RUNS]:
+            raise UserError(f"no model {strange[0]!r} ships; there are: {', '.join(RUNS)}.")
+        world = World.of("pixel")
+        if not args.measure:
+            export(names, args.out, world)
+        measure(names, args.out, world)
+
+    return run_command(command)
 
 
 if __name__ == "__main__":
