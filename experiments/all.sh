@@ -16,7 +16,7 @@ mkdir -p report
 
 "$python" experiments/jobs.py --weights
 "$python" experiments/tables.py
-"$python" experiments/claims/claims.py > experiments/claims/table.md
+"$python" experiments/claims.py
 "$python" experiments/combining/measure.py sweeps | tee report/combining.txt
 "$python" experiments/images_in/measure.py sweeps/ignored_states/eos_onward-batch-* | tee report/images_in.txt
 "$python" experiments/noise/measure.py | tee report/noise.txt

@@ -18,15 +18,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from kept import EXPERIMENTS, SELECTIONS
+
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.evaluator import Evaluator
 from deproj.process.errors import UserError, run_command
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 
-EXPERIMENTS = Path(__file__).resolve().parent
 SWEEPS = Path("sweeps")
-SELECTIONS = ("all", "words_eos", "words_eos_reversed", "eos_onward")
 KEPT = ("config.yaml", "evaluation.json", "evaluation-mean.json", "metrics.csv", "result.json", "baseline.json")
 
 
@@ -114,6 +114,23 @@ def jobs(seeds: int) -> Iterator[Job]:
             for hidden in ("null", "512"):
                 settings = ("experiment=baselines", f"selection={selection}", f"model.hidden={hidden}", f"seed={seed}")
                 yield Job("baselines", f"{selection}-{hidden.replace('null', 'None')}-{seed}", settings)
+        yield from past_the_article(seed)
+
+
+def past_the_article(seed: int) -> Iterator[Job]:
+    """A small model on states and through the U-Net, some twelve minutes of one thread each, and what it is compared to."""
+    folder, common = "past_the_article", ("experiment=past_the_article", f"seed={seed}")
+    for selection in SELECTIONS:
+        for objective, epochs in (("states", 34), ("conditioning", 5)):
+            settings = (*common, f"objective={objective}", f"selection={selection}", f"trainer.max_epochs={epochs}")
+            first = ("objective.states_first=1250",) if objective == "conditioning" else ()
+            yield Job(folder, f"{objective}-{selection}-{seed}", (*settings, *first))
+    drawn = ("objective=conditioning", "objective.states_first=1250", "data.pictures=scenes", "trainer.max_epochs=5")
+    yield Job(folder, f"pictures-{seed}", (*common, *drawn))
+    large = ("model.hidden=384", "model.blocks=4", "model.rank=0", "trainer.max_epochs=34")
+    yield Job(folder, f"large-{seed}", (*common, *large))
+    settings = ("experiment=recursive_input", "selection=eos_onward", "feed=recursive", "data.parts=5", f"seed={seed}")
+    yield Job(folder, f"five-{seed}", settings)
 
 
 def with_needs(wanted: list[Job], world: str, weights: bool) -> list[Job]:

@@ -7,51 +7,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+
+from kept import EXPERIMENTS, SELECTIONS, Kept, of_one_world
 
 from deproj.measure.compare import estimate
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
-from deproj.runs.folder import RunFolder
-from deproj.runs.records import KINDS, Evaluation, Measured, told
+from deproj.runs.records import KINDS, told
 
-EXPERIMENTS = Path(__file__).resolve().parent
 FOUR = ("fidelity", "conditioning_error", "noise", "likeness")
 TWO = ("fidelity", "conditioning_error")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A setting: what it is called, and the runs of it, one a seed.
-
-    Attributes:
-        runs: ``EXPERIMENT/NAME``, with ``*`` for the seed.
-        mean: whether composed prompts are the mean of their parts; a single prompt has no parts.
-    """
-
-    label: str
-    runs: str
-    mean: bool = False
-
-    def evaluations(self) -> list[Evaluation]:
-        """Of each seed.
-
-        Raises:
-            UserError: where there is none.
-        """
-        experiment, name = self.runs.split("/")
-        found = sorted((EXPERIMENTS / experiment / "runs").glob(name))
-        if not found:
-            raise UserError(f"there is no run {self.runs} in {EXPERIMENTS}; python experiments/jobs.py {experiment}")
-        return [RunFolder(path).read_evaluation(self.mean) for path in found]
-
-    def measured(self, kind: str) -> list[Measured]:
-        return [evaluation.of(kind) for evaluation in self.evaluations()]
-
-    def cell(self, kind: str, measure: str) -> str:
-        if self.mean and kind == "single":
-            return ""
-        return str(estimate(self.measured(kind), measure) or "")
+def cell(row: Kept, kind: str, measure: str) -> str:
+    if row.mean and kind == "single":
+        return ""
+    return str(estimate(row.measured(kind), measure) or "")
 
 
 @dataclass(frozen=True)
@@ -63,60 +34,64 @@ class Table:
     """
 
     page: str
-    rows: tuple[Row, ...]
+    rows: tuple[Kept, ...]
     measures: tuple[str, ...] = FOUR
     side_by_side: bool = False
 
     def __str__(self) -> str:
         if self.side_by_side:
             heads = [f"{told(measure)}, {kind}" for measure in self.measures for kind in KINDS]
-            lines = [[row.label, *(row.cell(k, m) for m in self.measures for k in KINDS)] for row in self.rows]
+            lines = [[row.label, *(cell(row, k, m) for m in self.measures for k in KINDS)] for row in self.rows]
         else:
             heads, lines = list(map(told, self.measures)), []
             for kind in KINDS:
                 lines.append([f"**{kind} prompts**", *[""] * len(heads)])
                 lines += [
-                    [row.label, *(row.cell(kind, m) for m in heads)] for row in self.rows if not (row.mean and kind == "single")
+                    [row.label, *(cell(row, kind, m) for m in self.measures)]
+                    for row in self.rows
+                    if not (row.mean and kind == "single")
                 ]
         return "\n".join(f"| {' | '.join(line)} |" for line in (["", *heads], ["---"] * (1 + len(heads)), *lines))
 
 
-def four(feed: str, experiment: str) -> tuple[Row, ...]:
-    return tuple(Row(name, f"{experiment}/{name}-{feed}-*") for name in ("all", "words_eos", "words_eos_reversed", "eos_onward"))
+def four(feed: str, experiment: str) -> tuple[Kept, ...]:
+    return tuple(Kept(name, f"{experiment}/{name}-{feed}-*") for name in SELECTIONS)
 
 
 RECURSIVE = four("recursive", "recursive_input")
 BEST = "recursive_input/eos_onward-recursive-*"
 TABLES = {
     "ignored states": Table("ignored_states", four("batch", "ignored_states")),
-    "recursive input": Table("recursive_input", (*RECURSIVE, Row("eos_onward, further", "recursive_input/eos_onward-further-*"))),
+    "recursive input": Table(
+        "recursive_input", (*RECURSIVE, Kept("eos_onward, further", "recursive_input/eos_onward-further-*"))
+    ),
     "composition": Table(
         "composition",
         (
-            Row("mixed in training", BEST),
-            Row("mixed, the mean instead of the sum", BEST, mean=True),
-            Row("unmixed", "composition/eos_onward-recursive-unmixed-*"),
+            Kept("mixed in training", BEST),
+            Kept("mixed, the mean instead of the sum", BEST, mean=True),
+            Kept("unmixed", "composition/eos_onward-recursive-unmixed-*"),
         ),
     ),
     "baselines": Table(
         "baselines",
         (
-            Row("LSTM, eos_onward, recursive", BEST),
-            Row("LSTM, all, recursive", "recursive_input/all-recursive-*"),
-            Row("LSTM, eos_onward, batch", "ignored_states/eos_onward-batch-*"),
-            Row("LSTM, all, batch", "ignored_states/all-batch-*"),
-            Row("MLP 0.33 M, eos_onward", "baselines/eos_onward-None-*"),
-            Row("MLP 0.33 M, all", "baselines/all-None-*"),
-            Row("MLP 5.3 M, eos_onward", "baselines/eos_onward-512-*"),
-            Row("MLP 5.3 M, all", "baselines/all-512-*"),
-            Row("ridge, eos_onward", "baselines/ridge-eos_onward"),
-            Row("ridge, words_eos_reversed", "baselines/ridge-words_eos_reversed"),
-            Row("ridge, all", "baselines/ridge-all"),
-            Row("broadcast", "baselines/broadcast-all"),
-            Row("nearest prompt's states", "baselines/nearest-all"),
-            Row("mean state, all", "baselines/mean-all"),
-            Row("mean state, eos_onward", "baselines/mean-eos_onward"),
-            Row("mean state, words_eos_reversed", "baselines/mean-words_eos_reversed"),
+            Kept("LSTM, eos_onward, recursive", BEST),
+            Kept("LSTM, all, recursive", "recursive_input/all-recursive-*"),
+            Kept("LSTM, eos_onward, batch", "ignored_states/eos_onward-batch-*"),
+            Kept("LSTM, all, batch", "ignored_states/all-batch-*"),
+            Kept("MLP 0.33 M, eos_onward", "baselines/eos_onward-None-*"),
+            Kept("MLP 0.33 M, all", "baselines/all-None-*"),
+            Kept("MLP 5.3 M, eos_onward", "baselines/eos_onward-512-*"),
+            Kept("MLP 5.3 M, all", "baselines/all-512-*"),
+            Kept("ridge, eos_onward", "baselines/ridge-eos_onward"),
+            Kept("ridge, words_eos_reversed", "baselines/ridge-words_eos_reversed"),
+            Kept("ridge, all", "baselines/ridge-all"),
+            Kept("broadcast", "baselines/broadcast-all"),
+            Kept("nearest prompt's states", "baselines/nearest-all"),
+            Kept("mean state, all", "baselines/mean-all"),
+            Kept("mean state, eos_onward", "baselines/mean-eos_onward"),
+            Kept("mean state, words_eos_reversed", "baselines/mean-words_eos_reversed"),
         ),
         TWO,
         side_by_side=True,
@@ -130,8 +105,7 @@ def put(name: str, table: Table) -> None:
     Raises:
         UserError: where the page doesn't say where, and for runs that were measured in different worlds.
     """
-    if len({evaluation.world for row in table.rows for evaluation in row.evaluations()}) > 1:
-        raise UserError(f"the runs of the table {name!r} were measured in different worlds: python experiments/jobs.py first.")
+    of_one_world(table.rows, f"the table {name!r}")
     path = EXPERIMENTS / table.page / "README.md"
     text = path.read_text(encoding="utf-8")
     mark, end = f"<!-- table: {name} -->", "<!-- end of table -->"
