@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -143,6 +143,14 @@ class Expression:
     def names(self) -> list[str]:
         """Names of the pictures that it calls for, each once."""
         return list(dict.fromkeys(atom.name for _, atom in self.terms if isinstance(atom, Named)))
+
+    def with_words(self, words: Collection[str]) -> Expression:
+        """Reads names as texts where the text encoder knows them as words, brackets and all, as of a textual inversion."""
+
+        def read(atom: Atom) -> Atom:
+            return Text(f"<{atom.name}>") if isinstance(atom, Named) and f"<{atom.name}>" in words else atom
+
+        return Expression(tuple((weight, read(atom)) for weight, atom in self.terms))
 
     def with_pictures(self, pictures: Mapping[str, Image]) -> Expression:
         """Puts pictures in the place of their names.

@@ -228,7 +228,9 @@ class DeprojectorPipeline:
         """Prompts as expressions."""
         if isinstance(prompts, (str, Expression, Image, Tensor)) and not (isinstance(prompts, Tensor) and prompts.ndim == 2):
             raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
-        return [expression_of(prompt).with_pictures(pictures or {}) for prompt in prompts]
+        seen = pictures or {}
+        words = {word for word in self.encoder.inversions if word.strip("<>") not in seen}
+        return [expression_of(prompt).with_words(words).with_pictures(seen) for prompt in prompts]
 
     def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:
         """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence."""

@@ -303,7 +303,11 @@ def inversions(pipe: DeprojectorPipeline, tmp_path: Path) -> None:
     save_file({"<mine>": torch.randn(2, pipe.encoder.width, generator=seeded())}, tmp_path / "mine.safetensors")
     assert pipe.load_textual_inversion(tmp_path / "mine.safetensors", token="mywords") == "mywords"
     assert not torch.allclose(pipe.embed(["mywords"]), pipe.embed([""]), atol=1e-2)
-    with pytest.raises(UserError, match=r"textual inversions \(mywords\) aren't saved"):
+    pipe.load_textual_inversion(tmp_path / "mine.safetensors")
+    assert torch.allclose(pipe.embed(["<mine>"]), pipe.embed(['"<mine>"']))
+    with pytest.raises(UserError, match="no picture is named <other>"):
+        pipe.embed(["<other>"])
+    with pytest.raises(UserError, match=r"textual inversions \(mywords, <mine>\) aren't saved"):
         pipe.save_pretrained(tmp_path / "saved")
 
 

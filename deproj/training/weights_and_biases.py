@@ -239,7 +239,11 @@ def job_name(config: dict[str, Any], run: RunFolder) -> str:
     choices = config["choices"]
     set_by_sweep = run.read_job().settings if run.job.exists() else {}
     named = ("selection", "feed", "model", "objective", "seed")
-    others = [f"{key}={value}" for key, value in set_by_sweep.items() if key not in named and not key.startswith(NO_CHOICE)]
+    others = [
+        f"{key.rpartition('.')[2]}={value}"
+        for key, value in set_by_sweep.items()
+        if key not in named and not key.startswith(NO_CHOICE)
+    ]
     usual = {"model": "lstm", "objective": "states"}
     unusual = [choices[group] for group, choice in usual.items() if choices.get(group, choice) != choice]
     return ", ".join([choices["selection"], choices["feed"], *unusual, f"seed {config['seed']}", *others])
