@@ -215,12 +215,12 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_its_group(train: Train, tmp_pa
     """All jobs share one process; one that fails leaves nothing of its run to the next."""
     ended = train("-m", "optimizer.learning_rate=1e30,0.01", "seed=3", "logger=wandb", "render=off", "hydra.sweep.dir=my_sweep")
     assert ended.code == 1
-    runs = [records(tmp_path / "my_sweep" / str(number)) for number in (0, 1)]
+    runs = [records(next((tmp_path / "my_sweep").glob(f"{number}-learning_rate=*"))) for number in (0, 1)]
     assert [exit_code(read) for read in runs] == [1, 0]
     assert [begun(read).run_group for read in runs] == ["my_sweep", "my_sweep"]
     assert len({begun(read).run_id for read in runs}) == 2
     names = [begun(read).display_name for read in runs]
-    assert names[1].startswith("eos_onward, recursive, seed 3, optimizer.learning_rate=0.01, ")
+    assert names[1].startswith("eos_onward, recursive, seed 3, learning_rate=0.01, ")
     assert names[0] != names[1]
     assert "data.cache" not in names[1]
     assert not any("val/loss" in row for row in history(runs[0]))
@@ -234,7 +234,7 @@ def test_a_job_is_named_by_what_tells_it_from_others(tmp_path: Path):
     (tmp_path / "job.json").write_text(
         json.dumps({"number": 0, "settings": settings, "state": "started", "error": ""}), encoding="utf-8"
     )
-    assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4, data.split=0.5"
+    assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4, split=0.5"
 
 
 def test_a_resumed_run_goes_on_with_its_wandb_run(train: Train, tmp_path: Path):
