@@ -3,10 +3,10 @@ from which Stable Diffusion 1.x draws.
 
     import deproj
 
-    pipe = deproj.DeprojectorPipeline.from_pretrained("all-batch")  # a shipped model, a run's folder, or a hub id
-    pipe("cat, maid").images[0].save("cat-maid.png")                # the sum of two prompts' embeddings
-    pipe(deproj.between("cat", "1girl", 0.3)).images[0]             # 70 % of one, 30 % of the other
-    deproj.load("all-batch")                                        # the model alone, a torch module
+    pipe = deproj.DeprojectorPipeline.from_pretrained("best")  # a shipped model, a run's folder, or a hub id
+    pipe("cat, maid").images[0].save("cat-maid.png")           # the sum of two prompts' embeddings
+    pipe(deproj.between("cat", "1girl", 0.3)).images[0]        # 70 % of one, 30 % of the other
+    deproj.load("best")                                        # the model alone, a torch module
 
 What stands here: `DeprojectorPipeline`, `load`, `Deprojector`, `TextEncoder`; expressions, which are the arithmetic of
 prompts: `parse`, `text`, `picture`, `vector`, `mean`, `between`, `Expression`; `open_picture`, which reads a file; `RunFolder`,

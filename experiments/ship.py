@@ -72,7 +72,7 @@ def measure(names: list[str], out: Path, world: World, count: int = 200) -> None
         result = evaluator(model, model.selection)
         model.provenance["results"]["evaluation"] = result.summarized()
         own = {name: world.pictures(model)}
-        rows = {TRUE_STATES: world.reference} | own | ({f"the article's: {ARTICLE}": article} if name in BEYOND else {})
+        rows = {TRUE_STATES: world.reference} | own | ({"the article's": article} if name in BEYOND else {})
         save_image(sheet(rows, PROMPTS), out / name / "sheet.png")
         model.sheet = (out / name / "sheet.png").read_bytes()
         model.save_pretrained(out / name, half=name in BEYOND)
