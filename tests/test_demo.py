@@ -266,7 +266,7 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
         link = page.locator(".link").locator("textarea, input").input_value()
         assert "prompt=1girl" in link
         assert "weight" not in link
-        changes(lambda: page.get_by_role("button", name="another").click())
+        changes(lambda: page.get_by_role("button", name="🎲 another").click())
         page.get_by_text("words that this world knows").click()
         changes(lambda: page.get_by_text("in forest", exact=True).click())
         assert prompt.input_value() == "1girl, red hair, in forest"

@@ -114,7 +114,7 @@ def test_it_trains_draws_measures_and_compares(run: Callable[..., str], folder: 
     use = (
         "from deproj.pipeline import DeprojectorPipeline\n"
         "pipe = DeprojectorPipeline.from_pretrained('pixel', 'all-batch')\n"
-        "assert pipe('cat, maid', num_inference_steps=2).images[0].size == (32, 32)\n"
+        "assert pipe('cat, maid', num_inference_steps=2).images[0].size == (256, 256)\n"
         "import pathlib, json; print(json.dumps(sorted(path.as_posix() for path in pathlib.Path().glob('*/*'))))"
     )
     there = json.loads(run("-c", use))

@@ -48,7 +48,7 @@ def test_a_checker_knows_every_name():
 def test_help_is_a_page(capsys: pytest.CaptureFixture[str]):
     help(deproj)
     said = capsys.readouterr().out
-    assert 'deproj.DeprojectorPipeline.from_pretrained("all-batch")' in said
+    assert 'deproj.DeprojectorPipeline.from_pretrained("best")' in said
     assert all(f"`{name}`" in said for name in deproj._MODULES)
     assert len(said.splitlines()) < 100
 

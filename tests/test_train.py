@@ -108,7 +108,7 @@ def test_a_run_ends_with_commands_that_work(
     assert [command[2] for command in commands] == ["deproj.generate", "deproj.evaluate", "deproj.report"]
     short = {"deproj.generate": ["--sampler-steps", "1"], "deproj.evaluate": ["--count", "2"], "deproj.report": ["--seeds", "0"]}
     for _, _, program, *words in commands:
-        module = import_module("deproj.report.__main__" if program == "deproj.report" else program)
+        module = import_module(program if program == "deproj.evaluate" else f"{program}.__main__")
         done = call(module.main, [*words, *short[program]], monkeypatch, capsys)
         assert done.code == 0, done.err
     assert "python -m" in train("hydra.run.dir=my run").out, "also where nothing is left to do"

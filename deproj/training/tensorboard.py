@@ -64,7 +64,7 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
     def summary(self, told: Mapping[str, Any], measures: Mapping[str, float]) -> None:
         numbers = {f"best/{name}": value for name, value in told.items() if isinstance(value, int | float)} | dict(measures)
         for part in hparams(self.settings, dict.fromkeys(numbers, 0.0)):
-            self.experiment.file_writer.add_summary(part)  # `add_hparams` would make another run of it
+            self.experiment._get_file_writer().add_summary(part)  # `add_hparams` would make another run of it
         for name, value in numbers.items():
             self.experiment.add_scalar(name, value, 0)
 

@@ -93,7 +93,7 @@ def test_r2_of_the_mean_is_nothing(encoder: TextEncoder):
     encoded = encoder(["cat maid", "1girl in forest", "1boy at night"])
     mean = encoded.states.mean(0, keepdim=True).expand_as(encoded.states)
     found, _, _ = metrics.state_errors(mean, encoded.states, encoded.length, AllTokens()(encoded.length))
-    assert found["r2 padding"].value == pytest.approx(0, abs=1e-9)
+    assert found["r2_padding"].value == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("selection", [AllTokens(), EosOnward()])
@@ -300,5 +300,5 @@ def test_every_measure_is_in_the_tables_or_known_to_be_stored_alone(evaluator: E
     """A new measure is named in `MEASURES`, or nobody sees it."""
     true = evaluator.encoder([plain(prompt) for prompt in evaluator.prompts])
     found = evaluator.evaluation(Given(true.states, AllTokens(), true.length), AllTokens()).single.summaries
-    stored_alone = {f"{name} {region}" for name in ("cosine", "r2") for region in ("words", "eos", "padding")}
+    stored_alone = {f"{name}_{region}" for name in ("cosine", "r2") for region in ("words", "eos", "padding")}
     assert set(found) - stored_alone == set(metrics.MEASURES) - {"clip_score"}, "CLIP scores are of other worlds"

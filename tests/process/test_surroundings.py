@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from deproj.__main__ import COMMANDS
-from deproj.demo import serve
+from deproj.demo.__main__ import serve
 from deproj.process.errors import UserError
 from deproj.process.letters import typed_text
 from deproj.process.network import proxy, without_proxies
@@ -80,13 +81,14 @@ def test_this_machine_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("host", "named"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("::", "[::]")])
 def test_the_page_is_served_at_any_address(host: str, named: str):
     said: list[str] = []
-    serve(SimpleNamespace(launch=lambda server_name, **_: said.append(server_name)), host, 7860)  # type: ignore[arg-type]
+    page = SimpleNamespace(launch=lambda server_name, **_: said.append(server_name))
+    serve(page, Namespace(host=host, port=7860, root_path=None))  # type: ignore[arg-type]
     assert said == [named]
 
 
 def test_a_host_that_is_none_is_told():
     with pytest.raises(UserError, match=r"cannot serve at nowhere\.invalid:7860: .* name another with --host or --port"):
-        serve(SimpleNamespace(launch=lambda **_: None), "nowhere.invalid", 7860)  # type: ignore[arg-type]
+        serve(SimpleNamespace(launch=lambda **_: None), Namespace(host="nowhere.invalid", port=7860, root_path=None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -282,16 +282,16 @@ def test_metrics_outlive_kills(tmp_path: Path):
     again.log_metrics({"epoch": 0, "val/loss": 0.25}, 29)
     again.save()
     assert path.read_text(encoding="utf-8") == before, "what the checkpoint doesn't have behind it is logged again"
-    for cut in (before[:-1], before[:-3], before + "0,39", before + "0,39\n", before + "x,y,,\n", before + "0,39,0.1,0.2,0.3\n"):
+    for cut in (before[:-1], before[:-3], before + "1,39", before + "1,39\n", before + "x,y,,\n", before + "1,39,0.1,0.2,0.3\n"):
         path.write_text(cut, encoding="utf-8")
         third = MetricsFile(tmp_path / "metrics.csv", 40)
         third.log_metrics({"epoch": 1, "train/loss": 0.125}, 39)
         third.save()
         rows = before.splitlines() if cut.startswith(before) else before.splitlines()[:-1]
         if len(rows) == 4:  # the only row with a held-out loss was the cut one
-            assert path.read_text(encoding="utf-8").splitlines()[-1].startswith("1,39,0.125")
+            assert path.read_text(encoding="utf-8").splitlines()[-1].startswith("2,39,0.125")
         else:
-            assert path.read_text(encoding="utf-8").splitlines() == [*rows, "1,39,0.125,"]
+            assert path.read_text(encoding="utf-8").splitlines() == [*rows, "2,39,0.125,"]
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
