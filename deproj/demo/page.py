@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from deproj.demo.drawing import PAGE, Drawn, draw
-from deproj.demo.layout import Inputs, Outputs
+from deproj.demo.layout import Asking, Details, Inputs, Outputs
 from deproj.demo.settings import ROWS, SEEDS, Settings
 from deproj.demo.words import ABOUT, EXAMPLES
 from deproj.draw.sheets import TRUE_STATES
@@ -105,27 +105,29 @@ class Page:
             gr.Markdown(ABOUT)
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
-                    inputs = Inputs.placed(self.start, self.models, self.takes_pictures, self.vocabulary)
+                    asking = Asking.placed(self.start, self.vocabulary)
                 with gr.Column(scale=3, min_width=320):
                     outputs = Outputs.placed(self.rows, self.models[0])
+            inputs = Inputs(asking, Details.placed(self.start, self.models, self.takes_pictures))
             self.connect(page, history, inputs, outputs)
         page.queue(default_concurrency_limit=1)  # one picture after the other, and how many are before one's own is shown
         return page
 
     def connect(self, page: gr.Blocks, history: gr.State, inputs: Inputs, outputs: Outputs) -> None:
         """Says what happens when what is touched."""
-        given = [history, inputs.picture, *inputs.fields]
-        changed = [inputs.problem, *outputs.captions, *outputs.pictures, outputs.said, outputs.link, history, outputs.history]
+        asking, details = inputs.asking, inputs.details
+        given = [history, details.picture, *inputs.fields]
+        changed = [asking.problem, *outputs.captions, *outputs.pictures, outputs.said, outputs.link, history, outputs.history]
         drawing: dict[str, Any] = {"fn": self.drawn, "inputs": given, "outputs": changed}
-        touched = [inputs.go.click, inputs.picture.change, inputs.models.input]
+        touched = [asking.go.click, details.picture.change, details.models.input]
         touched += [field.submit for field in inputs.typed] + [slider.release for slider in inputs.slid]
         gr.on(touched, **drawing)
-        inputs.strip.click(**drawing | {"fn": lambda *values: self.drawn(*values, strip=True)})
-        inputs.die.click(lambda: randrange(min(SEEDS, 10**6)), None, inputs.seed).then(**drawing)
-        inputs.examples.click(self.example, inputs.examples, [inputs.picture, *inputs.fields]).then(**drawing)
-        for words in inputs.words:
-            words.click(added, [inputs.first, words], inputs.first).then(**drawing)
-        inputs.restore.upload(self.restored, inputs.restore, [inputs.problem, *inputs.fields]).then(**drawing)
+        details.strip.click(**drawing | {"fn": lambda *values: self.drawn(*values, strip=True)})
+        details.die.click(lambda: randrange(min(SEEDS, 10**6)), None, details.seed).then(**drawing)
+        asking.examples.click(self.example, asking.examples, [details.picture, *inputs.fields]).then(**drawing)
+        for words in asking.words:
+            words.click(added, [asking.prompt, words], asking.prompt).then(**drawing)
+        details.restore.upload(self.restored, details.restore, [asking.problem, *inputs.fields]).then(**drawing)
         outputs.history.select(self.recalled, history, inputs.fields).then(**drawing)
         outputs.link.change(None, outputs.link, outputs.link, js="query => new URL(query, location.href).href")
         page.load(self.opened, None, inputs.fields).then(**drawing)
