@@ -18,7 +18,7 @@ mkdir -p report
 "$python" experiments/tables.py
 "$python" experiments/claims.py
 "$python" experiments/combining/measure.py sweeps | tee report/combining.txt
-"$python" experiments/images_in/measure.py sweeps/ignored_states/eos_onward-batch-* | tee report/images_in.txt
+"$python" experiments/images_in/measure.py best --count 200 | tee report/images_in.txt
 "$python" experiments/noise/measure.py | tee report/noise.txt
 "$python" -m deproj.train experiment=best
 "$python" -m deproj.train experiment=small
