@@ -30,7 +30,7 @@ USE = """## Use
 ```python
 from deproj.model.base import Deprojector
 
-model = Deprojector.from_pretrained({name!r})
+model = Deprojector.from_pretrained("{name}")
 states = model.generate(embedding)  # (B, D) to (B, 77, D): prompt_embeds of a diffusers pipeline
 ```
 """
