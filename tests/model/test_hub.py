@@ -161,7 +161,7 @@ def test_pushed_and_loaded_back(tmp_path: Path, hub: Hub):
     assert hub.made[-1]["name"] == "small"
     assert hub.made[-1]["organization"] == "someone"
     assert hub.messages == ["First"]
-    assert b"from_pretrained('someone/small')" in hub.files["README.md"]
+    assert b'from_pretrained("someone/small")' in hub.files["README.md"]
 
     ended = python(LOAD, tmp_path, hub.address)
     loaded, refused = ended.out.strip().splitlines()
