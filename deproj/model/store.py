@@ -49,7 +49,7 @@ SHIPPED = Path(__file__).parents[1] / "pixel" / "models"
 def shipped() -> list[str]:
     """Short names of the models that come with the package, all trained in the pixel world, the best first."""
     names = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    return sorted(names, key=lambda name: name != "best")
+    return sorted(names, key=lambda name: (name != "best", name != "small"))
 
 
 def locate_model(source: str | Path, revision: str | None = None) -> Path:
