@@ -115,6 +115,11 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     assert about.project == "mine"
     assert about.display_name == "eos_onward, recursive, seed 0"
     assert about.run_group == "", "no sweep"
+    assert about.job_type == "train"
+    told = {item.key or ".".join(item.nested_key): item.value_json for entry in read for item in entry.summary.update}
+    assert {"epoch", "val_loss", "epochs", "seconds", "samples_per_second", "parameters", "command"} <= set(told)
+    assert told["epoch"] == "1"
+    assert "python -m deproj.train" in told["command"]
     assert set(about.tags) == {"eos_onward", "recursive", "lstm", "states", "pixel"}
     config = nested(about.config.update)
     assert config["selection"] == {"_target_": "deproj.selection.EosOnward"}
@@ -312,6 +317,10 @@ def test_tensorboard_shows_the_same(train: Train, tmp_path: Path):
     drawn = Image.open(run / "sheets" / "epoch-002.png").convert("RGB")
     assert Image.open(tmp_path / "sheet.png").convert("RGB").tobytes() == drawn.tobytes()
     assert len(events.Scalars("val/loss")) == 3
+    assert [event.value for event in events.Scalars("epoch")][-1] >= 3, "counted from 1"
+    assert not any(" " in tag for tag in events.Tags()["scalars"])
+    assert {"composed/conditioning_error", "best/val_loss", "learning_rate"} <= set(events.Tags()["scalars"])
+    assert "_hparams_/session_start_info" in events.summary_metadata, "the HPARAMS tab has the run"
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(set(steps)), "no step twice"
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
