@@ -20,8 +20,11 @@ mkdir -p report
 "$python" experiments/combining/measure.py sweeps | tee report/combining.txt
 "$python" experiments/images_in/measure.py best --count 200 | tee report/images_in.txt
 "$python" experiments/noise/measure.py | tee report/noise.txt
-"$python" -m deproj.train experiment=best
-"$python" -m deproj.train experiment=small
+for name in best small; do
+    "$python" -m deproj.train "experiment=$name"
+    mkdir -p "experiments/best/runs/$name-0"
+    cp "runs/$name/"{config.yaml,evaluation.json,metrics.csv,result.json} "experiments/best/runs/$name-0/"
+done
 "$python" experiments/ship.py
 
 report() {  # an experiment, then what is reported on
@@ -37,6 +40,8 @@ cp report/recursive_input/sheet-1.png experiments/recursive_input/sheet.png
 cp report/recursive_input/learning-curves.svg experiments/recursive_input/
 report composition sweeps/recursive_input sweeps/composition --against "eos_onward, recursive"
 cp report/composition/sheet-1.png experiments/composition/sheet.png
+report best experiments/best/runs/best-0 --seeds 0
+cp report/best/learning-curves.svg experiments/best/
 report baselines sweeps/baselines sweeps/recursive_input sweeps/ignored_states --against "eos_onward, recursive"
 cp report/baselines/fidelity-against-noise.svg experiments/baselines/
 

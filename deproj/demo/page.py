@@ -13,7 +13,7 @@ from PIL import Image
 
 from deproj.demo.drawing import PAGE, Drawn, draw
 from deproj.demo.layout import Asking, Details, Inputs, Outputs
-from deproj.demo.settings import ROWS, SEEDS, Settings
+from deproj.demo.settings import ROWS, Settings
 from deproj.demo.words import ABOUT, EXAMPLES
 from deproj.draw.sheets import TRUE_STATES
 from deproj.draw.stamp import Stamp
@@ -123,7 +123,7 @@ class Page:
         touched += [field.submit for field in inputs.typed] + [slider.release for slider in inputs.slid]
         gr.on(touched, **drawing)
         details.strip.click(**drawing | {"fn": lambda *values: self.drawn(*values, strip=True)})
-        details.die.click(lambda: randrange(min(SEEDS, 10**6)), None, details.seed).then(**drawing)
+        details.die.click(lambda: randrange(10**6), None, details.seed).then(**drawing)
         asking.examples.click(self.example, asking.examples, [details.picture, *inputs.fields]).then(**drawing)
         for words in asking.words:
             words.click(added, [asking.prompt, words], asking.prompt).then(**drawing)

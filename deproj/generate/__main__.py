@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deproj.draw.settings import SdSettings
+from deproj.draw.sheets import save_image
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.draw.stamp import Stamp
 from deproj.expression import between, hints_at
 from deproj.generate.asked import Asked, check, repeated
 from deproj.generate.drawing import Drawing, is_grey, reference_row, true_states, use_sampler
-from deproj.generate.files import check_writable, first_free, numbered, pictures_of, save_conditioning, save_image, sheets_of
+from deproj.generate.files import check_writable, first_free, numbered, pictures_of, save_conditioning, sheets_of
 from deproj.process.errors import UserError, run_command
 from deproj.process.letters import typed_text
 from deproj.process.progress import progress_here

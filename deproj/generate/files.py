@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image, fromarray
 
-from deproj.draw.sheets import TRUE_STATES, enlarged, save_image, sheet
+from deproj.draw.sheets import TRUE_STATES, enlarged, sheet
 from deproj.draw.stamp import Stamp
 from deproj.process.errors import UserError
 from deproj.process.files import replacing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from deproj.pipeline import DeprojectorPipeline
 
-__all__ = ["check_writable", "first_free", "numbered", "pictures_of", "save_conditioning", "save_image", "sheets_of"]
+__all__ = ["check_writable", "first_free", "numbered", "pictures_of", "save_conditioning", "sheets_of"]
 
 #: Pictures smaller than this are enlarged when they are written, without smoothing.
 SIDE = 256

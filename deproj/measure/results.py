@@ -56,7 +56,7 @@ class Result:
             return train_again(self.config)
         count, seed = len(self.evaluation.prompts), self.evaluation.seed
         if self.kind == "model":
-            return evaluate_model(str(self.model), count, seed)
+            return evaluate_model(str(self.model), self.config, count, seed)
         return evaluate_baseline(self.run, self.names["baseline"], self.names["selection"], count, seed)
 
     @property
@@ -222,7 +222,7 @@ def of_one_world(results: list[Result]) -> tuple[list[Result], list[LeftOut]]:
     kept = Counter(map(made_on, results)).most_common(1)[0][0]
     left_out = []
     for result in (result for result in results if made_on(result) != kept):
-        again = evaluate_again(result.run)
+        again = evaluate_again(result.run) if result.kind == "run" else result.command
         if result.evaluation.world != json.loads(kept)[0]:
             reason = f"of another world than most; if it is the same by now: {again}"
         else:

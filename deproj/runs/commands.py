@@ -72,9 +72,13 @@ def evaluate_again(run: RunFolder) -> str:
     return " ".join(["python -m deproj.evaluate", quoted(run.path.as_posix()), *(f"--trust {name}" for name in names)])
 
 
-def evaluate_model(model: str, count: int, seed: int) -> str:
-    """The command that measures a model without a run."""
-    return f"python -m deproj.evaluate {quoted(model)} --count {count} --seed {seed}"
+def evaluate_model(model: str, config: dict[str, Any], count: int, seed: int) -> str:
+    """The command that measures a model without a run, by the settings that it was measured by."""
+    words, sd = ["python", "-m", "deproj.evaluate", model, "--count", str(count), "--seed", str(seed)], config["sd"]
+    if sd["name"] != "pixel":
+        words += ["--sd", str(sd["path"]), "--captions", str(config["data"]["prompts"])]
+        words += [] if sd["clip"] is None else ["--clip", str(sd["clip"])]
+    return command_line(words)
 
 
 def evaluate_baseline(run: RunFolder, baseline: str, selection: str, count: int, seed: int) -> str:

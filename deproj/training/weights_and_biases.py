@@ -140,7 +140,7 @@ class WandbDashboard(Logger, Dashboard):
         numbers = from_one(metrics)
         for name in ("train/loss", "val/loss"):  # once more in a panel that only comparable losses share
             if name in numbers:
-                numbers[f"loss of {self.comparable}/{name.partition('/')[0]}".replace(" ", "_")] = numbers[name]
+                numbers[f"loss_of_{self.comparable}/{name.partition('/')[0]}"] = numbers[name]
         self.experiment.log(numbers | {"trainer/global_step": step})
 
     @rank_zero_only

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from deproj.measure.rows import rows_of
 from deproj.process.errors import UserError
 from deproj.report.figures import by_place, curves, scatter
 from deproj.report.verdict import verdict
+from deproj.runs.commands import evaluate_model
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import Evaluation, Measured
+from deproj.runs.records import Evaluation, Measured, ModelRecord
 
 Train = Callable[..., Ended]
 
@@ -142,6 +144,24 @@ def test_measured_models_stand_beside_runs(
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 6
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "python -m deproj.evaluate eos_onward-batch --count 2" in page
+
+
+def test_a_measured_model_is_measured_again_by_what_it_was_measured_by(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    sd = {"name": "sd15", "path": "my sd", "clip": "openai/clip"}
+    command = evaluate_model("mine", {"sd": sd, "data": {"prompts": "captions.txt"}}, 20, 1)
+    assert command == (
+        "python -m deproj.evaluate mine --count 20 --seed 1 --sd 'my sd' --captions captions.txt --clip openai/clip"
+    )
+    folder = RunFolder(tmp_path / "runs" / "evaluation-best")
+    stored = RunFolder(sweep / "a0").read_evaluation()
+    folder.write(folder.measured, ModelRecord("best", {"sd": {"name": "pixel"}, "data": {}}))
+    folder.write(folder.evaluation(), replace(stored, world="another"))
+    _, left_out = collect([sweep, tmp_path / "runs"])
+    assert [reason for path, reason in left_out if path == folder.path] == [
+        "of another world than most; if it is the same by now: python -m deproj.evaluate best --count 2 --seed 0"
+    ]
 
 
 def test_fewer_prompts_replace_more_only_when_asked(
