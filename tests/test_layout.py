@@ -60,7 +60,7 @@ def test_every_folder_says_what_it_holds_and_may_import():
 def test_functions_fit_a_screen():
     long = []
     for path in MODULES:
-        if path.name == "recurrence.py":
+        if path.parent.name == "recurrence":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

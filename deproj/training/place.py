@@ -20,7 +20,7 @@ class Place:
 
     Attributes:
         device: cpu or cuda.
-        precision: 32, 64, or "bf16" where the hardware multiplies in bfloat16.
+        precision: 32, 64, or "bf16" where the hardware multiplies faster in bfloat16.
         rank: which of the run's processes this is.
     """
 
@@ -63,7 +63,7 @@ class Place:
         precision = chosen.precision
         if precision == "bf16" and not multiplies_bfloat16(device):
             precision = 32
-            print("precision=bf16, but this machine has no products in bfloat16 and would be slow at them: float32 is used.")
+            print("precision=bf16, but this machine is slower at products in bfloat16 than in float32: float32 is used.")
         devices = trainer.processes(torch.cuda.device_count() if cuda else 0)
         rank = rank or Rank.first_of_node(trainer.nodes, devices)
         if batch_size < rank.size:

@@ -1,13 +1,14 @@
 """The recurrence by hand against the plain loop under autograd, in float64: a law over sizes and variants."""
 
 import copy
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from deproj.model.lstm import H0_ADDED, LSTMConfig, LSTMDeprojector
-from deproj.model.recurrence import Buffers, Variant, Weights, unroll
+from deproj.model.recurrence import Buffers, Variant, Weights, fused, plain, unroll
 from deproj.speed.peers import PlainLoop
 
 VARIANTS = [Variant(carried, put_out, 1e-5) for carried in (True, False) for put_out in (True, False)]
@@ -67,10 +68,11 @@ def test_a_shorter_unroll_is_the_beginning_of_a_longer():
     assert torch.allclose(model.unroll(embedding, 9), model.unroll(embedding, 30)[:, :9], atol=1e-12)
 
 
+@pytest.mark.parametrize("passes", [plain, fused], ids=["plain", "fused"])
 @pytest.mark.parametrize("fed", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_float32_and_bfloat16_stay_near_float64(variant: Variant, fed: bool):
-    """The packed products of the CPU, which float64 doesn't take."""
+def test_float32_and_bfloat16_stay_near_float64(variant: Variant, fed: bool, passes: ModuleType):
+    """The packed products of the CPU, and the compiled kernels, which float64 doesn't take."""
     weights, h0, skip, states = case(64, 64, 96, 12, fed, seed=3)
     weights = Weights(*[(w / 4).detach() for w in weights])
     exact = unroll(weights, variant, h0, skip, 12, states, Buffers())
@@ -79,7 +81,7 @@ def test_float32_and_bfloat16_stay_near_float64(variant: Variant, fed: bool):
         leaves = [t.detach().float().requires_grad_() for t in (*weights[:-2], h0, skip)]
         given = Weights(*leaves[:-2], *(w.float() for w in weights[-2:]))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            y = unroll(given, variant, *leaves[-2:], 12, None if states is None else states.float(), Buffers())
+            y = unroll(given, variant, *leaves[-2:], 12, None if states is None else states.float(), Buffers(), passes)
         assert y.dtype == torch.float32
         grads = torch.autograd.grad(y.square().sum(), leaves)
         doubles = [t.detach().double().requires_grad_() for t in leaves]
