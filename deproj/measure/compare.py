@@ -15,8 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from deproj.measure.metrics import SHARES
-from deproj.runs.records import Measured
+from deproj.runs.records import SHARES, Measured
 
 __all__ = ["FEWEST", "Estimate", "difference", "estimate"]
 

@@ -3,8 +3,9 @@
 Everything is of free-running generation. ĉ are generated states and c the true ones, i numbers the prompts. A number is
 a ratio of sums over prompts, Σ aᵢ / Σ bᵢ (a mean has b = 1), so that one bootstrap over prompts serves all of them.
 
-To add a measure, write its function here, call it in `deproj.measure.evaluator`, name it in `MEASURES`, and explain it above the
-table of `deproj.report.page`. Evaluations of before lack it; where a measure is computed in another way, its `VERSION` goes up.
+To add a measure, write its function here, call it in `deproj.measure.evaluator`, name it in `deproj.runs.records.MEASURES`, and
+explain it above the table of `deproj.report.page`. Evaluations of before lack it; where a measure is computed in another way, its
+`VERSION` goes up.
 """
 
 from __future__ import annotations
@@ -35,25 +36,9 @@ from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
 
 __all__ = [
-    *("MEASURES", "SHARES", "Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
+    *("Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
     *("reader_fidelity", "redrawing", "state_errors"),
 ]
-
-
-#: The measures of tables and reports, in their order, and whether more is better; None where 1 is right.
-MEASURES: dict[str, bool | None] = {
-    "fidelity": True,
-    "clip_score": True,
-    "conditioning_error": False,
-    "noise": None,
-    "two_colours": False,
-    "likeness": True,
-    "mse_words": False,
-    "mse_eos": False,
-    "mse_padding": False,
-}
-#: Those that are shares of something, between 0 and 1.
-SHARES = ("fidelity", "two_colours")
 
 
 @dataclass(frozen=True)

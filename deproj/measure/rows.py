@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from deproj.measure.compare import Estimate, difference, estimate
-from deproj.measure.metrics import MEASURES
 from deproj.measure.results import Setting
-from deproj.runs.records import KINDS
+from deproj.runs.records import KINDS, MEASURES
 
 __all__ = ["Row", "difference_between", "rows_of", "shown_measures"]
 

@@ -42,7 +42,6 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.measure.rows import rows_of
     from deproj.report.figures import by_place, curves, scatter
     from deproj.report.page import page
-    from deproj.report.pictures import draw_pictures
     from deproj.report.tables import as_json, markdown
     from deproj.report.verdict import verdict
 
@@ -53,8 +52,12 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     said = verdict(found, rows)
     out, command = args.out, command_line(["python", "-m", "deproj.report", *sys.argv[1:]])
     out.mkdir(parents=True, exist_ok=True)
-    drawn, damaged = draw_pictures(found, args.seeds, out, progress) if args.seeds else ([], [])
-    left_out += damaged
+    drawn: list[str] = []
+    if args.seeds and any(setting.first.model is not None for setting in found):
+        from deproj.report.pictures import draw_pictures  # with diffusers and the weights
+
+        drawn, damaged = draw_pictures(found, args.seeds, out, progress)
+        left_out += damaged
     figures = {
         "Fidelity against noise": scatter(found, rows),
         "Where in the sequence the error is": by_place(found),

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 from deproj.draw.sheets import TRUE_STATES
-from deproj.measure.metrics import MEASURES
 from deproj.measure.results import ORDER, LeftOut, Setting
 from deproj.measure.rows import Row, shown_measures
-from deproj.runs.records import KINDS, told
+from deproj.runs.records import KINDS, MEASURES, told
 from deproj.texts.benchmark import PROMPTS, SINGLE
 
 __all__ = ["page"]

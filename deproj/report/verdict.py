@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from deproj.measure.compare import FEWEST, Estimate
-from deproj.measure.metrics import MEASURES
 from deproj.measure.results import Setting
 from deproj.measure.rows import Row, difference_between
-from deproj.runs.records import KINDS
+from deproj.runs.records import KINDS, MEASURES
 
 __all__ = ["verdict"]
 

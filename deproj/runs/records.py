@@ -9,12 +9,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = [
-    *("KINDS", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "ModelRecord"),
+    *("KINDS", "MEASURES", "SHARES", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "ModelRecord"),
     *("RunResult", "Summary", "spelt", "told"),
 ]
 
 #: Kinds of prompts: as plain text, and as the sum of the embeddings of their parts.
 KINDS = ("single", "composed")
+#: The measures of tables and reports, in their order, and whether more is better; None where 1 is right.
+MEASURES: dict[str, bool | None] = {
+    "fidelity": True,
+    "clip_score": True,
+    "conditioning_error": False,
+    "noise": None,
+    "two_colours": False,
+    "likeness": True,
+    "mse_words": False,
+    "mse_eos": False,
+    "mse_padding": False,
+}
+#: Those that are shares of something, between 0 and 1.
+SHARES = ("fidelity", "two_colours")
 
 
 def told(measure: str) -> str:

@@ -22,6 +22,7 @@ from deproj.measure.baselines import BASELINES, Ridge
 from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_file
 from deproj.measure.metrics import Measure
 from deproj.process.errors import UserError
+from deproj.runs.records import MEASURES
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
 from deproj.texts.benchmark import plain
 
@@ -301,4 +302,4 @@ def test_every_measure_is_in_the_tables_or_known_to_be_stored_alone(evaluator: E
     true = evaluator.encoder([plain(prompt) for prompt in evaluator.prompts])
     found = evaluator.evaluation(Given(true.states, AllTokens(), true.length), AllTokens()).single.summaries
     stored_alone = {f"{name}_{region}" for name in ("cosine", "r2") for region in ("words", "eos", "padding")}
-    assert set(found) - stored_alone == set(metrics.MEASURES) - {"clip_score"}, "CLIP scores are of other worlds"
+    assert set(found) - stored_alone == set(MEASURES) - {"clip_score"}, "CLIP scores are of other worlds"
