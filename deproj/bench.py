@@ -13,26 +13,46 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_whole
 from deproj.process.progress import Progress, progress_here
+
+if TYPE_CHECKING:
+    from deproj.speed.cases import Case
 
 __all__: list[str] = []
 
 LEGEND = """
 Medians of {rounds} rounds, everything in turn; spread: (largest - smallest) / median. In brackets the range of the ratios
 of single rounds: where it holds 1, the difference is noise. words_eos and its reverse are trained in batches of like
-lengths, of which five stand for all; the plain loop computes all 76 places."""
+lengths, of which five stand for all; the plain loop and the other peers compute all 76 places."""
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deproj.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under a minute: less of the real size, no memory")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only what has this in its name, such as 'train pixel'; no memory"
+    )
     parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
     return parser
+
+
+def chosen(every: list[Case], text: str) -> list[Case]:
+    """The cases that have a text in their names, with those that their ratios and shares are taken to.
+
+    Raises:
+        UserError: where none has it.
+    """
+    wanted = [case for case in every if text in case.name]
+    if not wanted:
+        raise UserError(f"--only {text!r} is in no name; one is {every[-1].name!r}.")
+    needed = {case.name for case in wanted} | {case.against for case in wanted}
+    return [case for case in every if case.name in needed or case.name.startswith("product ")]
 
 
 def bench(args: argparse.Namespace, progress: Progress) -> None:
@@ -53,11 +73,12 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no CUDA here; use --device cpu.")
     half = multiplies_bfloat16(device)
-    found = [case for case in cases(args.quick, device) if half or case.precision != "bf16"]
+    every = [case for case in cases(args.quick, device) if half or case.precision != "bf16"]
+    found = chosen(every, args.only)
     measure(found, rounds, progress)
     rows = rows_of(found)
     print(as_text(rows))
-    codes = [] if args.quick else ["plain loop", "ours", *["ours bf16"] * half]
+    codes = [] if args.quick or args.only else ["plain loop", "ours", *["ours bf16"] * half]
     memory = {code: mib for code in codes if (mib := peak_memory(code, device)) is not None}
     if memory:
         said = ", ".join(f"{code} {mib:,.0f} MiB" for code, mib in memory.items())

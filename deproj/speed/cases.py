@@ -23,7 +23,7 @@ from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process import system
 from deproj.process.progress import Progress
 from deproj.selection import PLACES, SELECTIONS, EosOnward, TokenSelection
-from deproj.speed.peers import PlainLoop
+from deproj.speed.peers import like, peers
 from deproj.training.graphs import GraphedFeed
 from deproj.training.module import DeprojectorModule
 from deproj.training.objective.base import Learner, States, weighted_loss
@@ -42,6 +42,7 @@ class Case:
         run: does it `units` times.
         flops: of one unit, products alone.
         against: name of the case that its ratio is taken to.
+        group: of cases that do the same, of which the fastest is marked.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Case:
     units: int = 1
     unit: str = "step"
     against: str | None = None
+    group: str | None = None
     seconds: list[float] = field(default_factory=list)  # of one unit, by round
 
 
@@ -73,8 +75,7 @@ class Training:
         config = LSTMConfig(self.width, self.width * 3 // 2)
         torch.manual_seed(0)
         self.ours = LSTMDeprojector(config).to(device)
-        self.plain = PlainLoop(config).to(device)
-        self.plain.load_state_dict(self.ours.state_dict())
+        self.peers = {name: like(peer, self.ours).to(device) for name, peer in peers(device).items()}
         self.states = torch.randn(BATCH, PLACES, self.width, device=device)
         self.embedding = torch.randn(BATCH, self.width, device=device)
 
@@ -86,16 +87,22 @@ class Training:
         chosen = sorted(order, key=lambda batch: float(lengths[batch].float().mean()))[2::4] if sort else order[:1]
         return [Rows(self.embedding, self.states, lengths[batch].to(self.device)) for batch in chosen]
 
-    def step(self, selection: TokenSelection, feed: FeedMode, half: bool, plain: bool) -> tuple[Callable[[], None], float, int]:
-        """A function that trains on all batches, useful arithmetic of a step, and steps."""
-        model: Deprojector = self.plain if plain else self.ours
+    def step(
+        self, selection: TokenSelection, feed: FeedMode, half: bool, peer: str | None = None
+    ) -> tuple[Callable[[], None], float, int]:
+        """A function that trains on all batches, useful arithmetic of a step, and steps.
+
+        Args:
+            peer: the model, one of `peers`, in the place of ours.
+        """
+        model: Deprojector = self.ours if peer is None else self.peers[peer]
         learner = Learner(model, selection, feed, half)
         optimizer = DeprojectorModule(learner, States(), 1e-3).configure_optimizers()
-        batches = self.batches(selection)[:1] if plain else self.batches(selection)
-        places = [PLACES - 1 if plain else selection(rows.length).places - 1 for rows in batches]
+        batches = self.batches(selection) if peer is None else self.batches(selection)[:1]
+        places = [PLACES - 1 if peer is not None else selection(rows.length).places - 1 for rows in batches]
 
         def loss(rows: Rows) -> Tensor:
-            if not plain:
+            if peer is None:
                 return States().loss(learner, rows)
             plan = selection(rows.length)  # a plain loop computes every place
             target = plan.arrange(rows.states)[:, 1:]
@@ -135,26 +142,32 @@ def cases(quick: bool, device: str) -> Iterator[Case]:
         feeds = {"recursive": FEEDS["recursive"]} if few else FEEDS
         precisions = ["32", "bf16"]
         for feed_name, feed in feeds.items():
-            for precision in ["32"] if quick else precisions:
-                run, flops, steps = training.step(EosOnward(), feed, precision == "bf16", plain=True)
-                yield Case(f"train {size} | any | {feed_name} | {precision} | plain loop", run, flops, precision, steps)
+            against = f"train {size} | any | {feed_name} | 32 | plain loop"
+            for precision, peer in itertools.product(["32"] if quick else precisions, training.peers):
+                if peer != "plain loop" and (quick or precision == "bf16"):
+                    continue
+                run, flops, steps = training.step(EosOnward(), feed, precision == "bf16", peer)
+                name = f"train {size} | any | {feed_name} | {precision} | {peer}"
+                group = f"{size}, {feed_name}"
+                yield Case(name, run, flops, precision, steps, against=None if name == against else against, group=group)
         for selection_name in ["eos_onward"] if few else ["words_eos", "eos_onward"] if quick else SELECTIONS:
             for feed_name, feed in feeds.items():
                 for precision in precisions:
                     graphs = [False, True] if device == "cuda" else [False]
                     for graphed in graphs:
                         made = GraphedFeed(feed, BATCH) if graphed else feed
-                        run, flops, steps = training.step(SELECTIONS[selection_name], made, precision == "bf16", plain=False)
+                        run, flops, steps = training.step(SELECTIONS[selection_name], made, precision == "bf16")
                         name = f"train {size} | {selection_name} | {feed_name} | {precision} | {'graphs' if graphed else 'ours'}"
                         against = f"train {size} | any | {feed_name} | 32 | plain loop"
-                        yield Case(name, run, flops, precision, steps, against=against)
+                        alike = f"{size}, {feed_name}" if selection_name == "all" else None  # as many places as the peers
+                        yield Case(name, run, flops, precision, steps, against=against, group=alike)
         for count in (1, 1000):
             if few and count > 1:
                 continue
             embeddings = torch.randn(count, width, device=device)
             against = f"generate {size} | {count} | 32 | plain loop"
             for model, label, precision in (
-                (training.plain, "plain loop", "32"), (training.ours, "ours", "32"), (training.ours, "ours", "bf16")
+                (training.peers["plain loop"], "plain loop", "32"), (training.ours, "ours", "32"), (training.ours, "ours", "bf16")
             ):  # fmt: skip
 
                 def generate(model: Deprojector = model, e: Tensor = embeddings, half: bool = precision == "bf16") -> None:
@@ -225,7 +238,8 @@ def peak_memory(code: str, device: str) -> float | None:
 
 
 def _train_three(code: str, device: str) -> float | None:
-    run, _, _ = Training("real", device).step(EosOnward(), Recursive(), code == "ours bf16", code == "plain loop")
+    peer = None if code.startswith("ours") else code
+    run, _, _ = Training("real", device).step(EosOnward(), Recursive(), code == "ours bf16", peer)
     for _ in range(3):
         run()
     if device == "cuda":

@@ -5,9 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from deproj.speed.cases import (
-    Case,
-)
+from deproj.speed.cases import Case
 
 
 @dataclass(frozen=True)
@@ -18,6 +16,7 @@ class Row:
         seconds: median of one unit; `spread`: (largest - smallest) / median over the rounds.
         ratio: median over the rounds of the plain float32 loop's time over this one's, `ratio_range` its range.
         share: of the machine's matrix-product rate in the same precision.
+        fastest: of those that train the same model on the same places, in whatever precision.
     """
 
     name: str
@@ -28,12 +27,18 @@ class Row:
     ratio: float | None
     ratio_range: tuple[float, float] | None
     share: float
+    fastest: bool = False
 
 
 def rows_of(found: list[Case]) -> list[Row]:
     by_name = {case.name: case for case in found}
     precisions = {case.precision for case in found}
     rates = {p: 2 * 2048.0**3 / statistics.median(by_name[f"product 2048³ | {p}"].seconds) for p in precisions}
+    groups: dict[str, list[Case]] = {}
+    for case in found:
+        if case.group is not None:
+            groups.setdefault(case.group, []).append(case)
+    fastest = {min(group, key=lambda case: statistics.median(case.seconds)).name for group in groups.values()}
     rows = []
     for case in found:
         median = statistics.median(case.seconds)
@@ -42,9 +47,8 @@ def rows_of(found: list[Case]) -> list[Row]:
         if case.against:
             ratios = [a / b for a, b in zip(by_name[case.against].seconds, case.seconds, strict=True)]
             ratio, bounds = statistics.median(ratios), (min(ratios), max(ratios))
-        rows.append(
-            Row(case.name, case.unit, median, 1 / median, spread, ratio, bounds, case.flops / median / rates[case.precision])
-        )
+        share = case.flops / median / rates[case.precision]
+        rows.append(Row(case.name, case.unit, median, 1 / median, spread, ratio, bounds, share, case.name in fastest))
     return rows
 
 
@@ -56,6 +60,7 @@ def as_text(rows: list[Row]) -> str:
             low, high = row.ratio_range
             noise = " noise" if low <= 1 <= high else ""
             ratio = f"{row.ratio:.2f} ({low:.2f} to {high:.2f}){noise}"
+        ratio += " fastest" * row.fastest
         rate = f"{row.per_second:.3g} {row.unit}s/s"
         lines.append([row.name, f"{row.seconds * 1e3:.4g} ms", rate, f"{row.spread:.0%}", ratio, f"{row.share:.0%}"])
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]

@@ -37,7 +37,7 @@ def timed(name, run, flops=None):
 found = {}
 encoder = TextEncoder.from_pretrained("full/sd")
 timed("ten texts encoded", lambda: encoder(["1girl, red hair"] * 10))
-step, flops, count = Training("real", "cpu").step(EosOnward(), Recursive(), half=False, plain=False)
+step, flops, count = Training("real", "cpu").step(EosOnward(), Recursive(), half=False)
 timed(f"{count} training steps", step, flops * count)
 with torch.no_grad():
     load = {"torch_dtype": torch.float32}

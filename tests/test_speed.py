@@ -1,0 +1,55 @@
+"""What is timed is what it says: peers have our products, and the fastest of a group is marked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deproj.bench import chosen
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.process.errors import UserError
+from deproj.speed.cases import Case
+from deproj.speed.peers import PEERS, PlainLoop, TorchLSTM, like
+from deproj.speed.table import as_text, rows_of
+
+
+def cases() -> list[Case]:
+    seconds = {"product 2048³ | 32": 0.1, "any | plain loop": 0.4, "any | other": 0.3, "all | ours": 0.2, "words | ours": 0.1}
+    found = [Case(name, lambda: None, 1.0) for name in seconds]
+    for case in found:
+        case.seconds = [seconds[case.name]] * 3
+        if case.name[:3] in ("any", "all"):
+            case.group = "size"
+        if case.name.endswith(("other", "ours")):
+            case.against = "any | plain loop"
+    return found
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_a_loop_of_cells_computes_what_ours_does(fed: bool):
+    ours = LSTMDeprojector(LSTMConfig(8, 12))
+    embedding, states = torch.randn(3, 8), torch.randn(3, 5, 8) if fed else None
+    theirs = like(PlainLoop, ours).unroll(embedding, 5, states)
+    assert torch.allclose(theirs, ours.unroll(embedding, 5, states), atol=1e-5)
+
+
+def test_the_lstm_of_torch_computes_a_place_at_a_time_what_it_does_at_once():
+    peer = like(TorchLSTM, LSTMDeprojector(LSTMConfig(8, 12)))
+    embedding = torch.randn(3, 8)
+    free = peer.unroll(embedding, 5)
+    fed = torch.cat([torch.zeros(3, 1, 8), free[:, :-1]], 1)
+    assert torch.allclose(peer.unroll(embedding, 5, fed), free, atol=1e-5)
+    assert set(PEERS) == {"plain loop", "torch.compile", "nn.LSTM, no norms"}
+
+
+def test_the_fastest_of_a_group_is_marked_and_ratios_are_to_the_loop():
+    rows = {row.name: row for row in rows_of(cases())}
+    assert [name for name, row in rows.items() if row.fastest] == ["all | ours"]
+    assert rows["any | other"].ratio == pytest.approx(4 / 3)
+    assert as_text(list(rows.values())).count("fastest") == 1
+
+
+def test_some_cases_alone_are_timed_with_what_they_are_held_against():
+    assert [case.name for case in chosen(cases(), "words")] == ["product 2048³ | 32", "any | plain loop", "words | ours"]
+    with pytest.raises(UserError, match="is in no name"):
+        chosen(cases(), "nothing")
