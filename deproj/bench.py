@@ -87,7 +87,7 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
     if device == "cpu":
         print("A share above 100 %: oneDNN's products with packed weights beat the plain 2048³ ones.")
         if not half:
-            print("This CPU has no products in bfloat16, so none were measured.")
+            print("This CPU is no faster at products in bfloat16, so none were measured.")
         print("CUDA, and training as CUDA graphs: not measured here (python -m deproj.bench --device cuda).")
     report = {"machine": machine(device), "rounds": rounds, "rows": [asdict(row) for row in rows], "peak_memory_mib": memory}
     write_whole(args.out, json.dumps(report, indent=2) + "\n")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deproj.process.system import print_any_script
+from deproj.process.system import print_any_script, wait_briefly
 
 __all__ = ["UserError", "run_command", "user_error_of"]
 
@@ -71,6 +71,7 @@ def run_command(command: Callable[[], None], folder: object = None) -> int:
         folder: that the command writes to, where there is one.
     """
     print_any_script()
+    wait_briefly()
     try:
         command()
     except KeyboardInterrupt:

@@ -285,3 +285,13 @@ def test_an_ascii_locale_and_captions_of_all_scripts(tmp_path: Path, caches: Pat
 def test_a_run_in_a_folder_of_any_name(train: Callable[..., Ended], tmp_path: Path):
     assert train("hydra.run.dir='Läufe für 猫/(1), eins'").code == 0
     assert (tmp_path / "Läufe für 猫" / "(1), eins" / "result.json").exists()
+
+
+def test_threads_wait_briefly_unless_the_user_has_said_how(monkeypatch: pytest.MonkeyPatch):
+    for policy, asked, found in ((None, None, "20000"), (None, "5", "5"), ("active", None, None)):
+        for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", asked)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        system.wait_briefly()
+        assert os.environ.get("GOMP_SPINCOUNT") == found

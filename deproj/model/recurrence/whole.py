@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deproj.model.recurrence.parts import Columns, Kept, NormGradients, Way, Weights
+from deproj.model.recurrence.products import SMALL
 
 __all__ = ["fed_backward", "fed_gates", "fed_gradients", "fed_outputs", "weight_gradients"]
 
@@ -59,7 +60,7 @@ def fed_gradients(
 
 
 def weight_gradients(kept: Kept, at: Columns, dgates: Tensor, dz: Tensor, norms: NormGradients) -> tuple[Tensor | None, ...]:
-    """Gradients in the order of `Weights`: each weight's is one product over all places.
+    """Gradients in the order of `Weights`: each weight's is one product over all places, small ones of joined inputs one for two.
 
     Args:
         dgates: gradients of the gates before their nonlinearities, (P, B, 4H).
@@ -73,13 +74,22 @@ def weight_gradients(kept: Kept, at: Columns, dgates: Tensor, dz: Tensor, norms:
     def product(of: Tensor, inputs: Tensor) -> Tensor:
         return (of.T @ inputs).to(full)
 
+    def products(of: Tensor, inputs: Tensor, one: slice, other: slice) -> tuple[Tensor, Tensor]:
+        """Those of two parts that stand beside each other."""
+        if of.shape[1] * (other.stop - one.start) > SMALL:  # a large one, parted, would take twice its memory
+            return product(of, inputs[:, one]), product(of, inputs[:, other])
+        whole = product(of, inputs[:, one.start : other.stop])
+        return whole[:, : one.stop - one.start].contiguous(), whole[:, one.stop - one.start :].contiguous()
+
+    w_hh, w_ih = products(flat_gates, before, at.carried, at.normed)
+    w_x, w_h = products(flat_dz, after, at.x, at.put)
     found: dict[str, Tensor | None] = {
-        "w_ih": product(flat_gates, before[:, at.normed]),
-        "w_hh": product(flat_gates, before[:, at.carried]),
+        "w_ih": w_ih,
+        "w_hh": w_hh,
         "b_gates": flat_gates.sum(0).to(full),  # added up in float32 also in bfloat16
         **norms._asdict(),
-        "w_h": product(flat_dz, after[:, at.put]),
-        "w_x": product(flat_dz, after[:, at.x]),
+        "w_h": w_h,
+        "w_x": w_x,
         "y_weight": None,  # frozen
         "y_bias": None,
     }
