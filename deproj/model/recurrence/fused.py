@@ -61,7 +61,8 @@ def other_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
-os.register_at_fork(after_in_child=other_thread.cache_clear) if hasattr(os, "register_at_fork") else None  # it isn't there
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=other_thread.cache_clear)  # the thread isn't there
 
 
 def parted_pays(rows: int, weights: int) -> bool:
@@ -91,6 +92,7 @@ def in_parts(run: Callable[[slice], Any], rows: int, weights: int) -> list[Any]:
     try:
         first = alone(slice(0, rows // 2))
     finally:
+        second.exception()  # waits, so that nothing is written behind the caller's back
         torch.set_num_threads(threads)
     return [first, second.result()]
 
