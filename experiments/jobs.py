@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kept import EXPERIMENTS, SELECTIONS
@@ -133,6 +134,23 @@ def past_the_article(seed: int) -> Iterator[Job]:
     yield Job(folder, f"five-{seed}", settings)
 
 
+def chosen(every: list[Job], patterns: list[str]) -> list[Job]:
+    """The jobs that patterns name, in their order; without any, all.
+
+    Raises:
+        UserError: for a pattern that names none.
+    """
+    if not patterns:
+        return every
+    found: dict[str, Job] = {}
+    for pattern in patterns:
+        named = {job.label: job for job in every if fnmatchcase(job.label, pattern if "/" in pattern else f"{pattern}/*")}
+        if not named:
+            raise UserError(f"no job is called {pattern}; one is {every[0].label}, and --list lists them.")
+        found |= {label: job for label, job in named.items() if label not in found}
+    return list(found.values())
+
+
 def with_needs(wanted: list[Job], world: str, weights: bool) -> list[Job]:
     """The jobs that aren't measured, each after the one that it starts from, if that isn't trained here.
 
@@ -190,7 +208,7 @@ def work(left: list[Job], workers: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("experiments", nargs="*", help="only these")
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these, in this order: an experiment, or EXPERIMENT/NAME with *")
     parser.add_argument("--seeds", type=int, default=5, help="training seeds of each setting (5)")
     parser.add_argument("--workers", type=int, default=2, help="jobs at once; they share the cores (2)")
     parser.add_argument("--weights", action="store_true", help="also train what is measured but whose model isn't here")
@@ -202,7 +220,7 @@ def main() -> int:
         sd = StableDiffusion.named("pixel")
         encoder = sd.encoder("cpu")
         world = Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
-        wanted = [job for job in jobs(args.seeds) if not args.experiments or job.experiment in args.experiments]
+        wanted = chosen(list(jobs(args.seeds)), args.experiments)
         left = with_needs(wanted, world, args.weights)
         print(f"{len(wanted)} jobs, {len(left)} to do.", flush=True)
         if args.list:
