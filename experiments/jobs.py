@@ -208,7 +208,8 @@ def work(left: list[Job], workers: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these, in this order: an experiment, or EXPERIMENT/NAME with *")
+    told = "only these, in this order: an experiment, or EXPERIMENT/NAME with *"
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=told)
     parser.add_argument("--seeds", type=int, default=5, help="training seeds of each setting (5)")
     parser.add_argument("--workers", type=int, default=2, help="jobs at once; they share the cores (2)")
     parser.add_argument("--weights", action="store_true", help="also train what is measured but whose model isn't here")
