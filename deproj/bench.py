@@ -37,6 +37,9 @@ def options() -> argparse.ArgumentParser:
         "--only", default="", metavar="TEXT", help="only what has this in its name, such as 'train pixel'; no memory"
     )
     parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 2)")
+    parser.add_argument(
+        "--growth", action="store_true", help="how seconds and memory grow with what is asked for; 5 minutes, an SVG"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
     return parser
@@ -55,6 +58,18 @@ def chosen(every: list[Case], text: str) -> list[Case]:
     return [case for case in every if case.name in needed or case.name.startswith("product ")]
 
 
+def grow(out: Path, progress: Progress) -> None:
+    """Measures growth on the CPU, and writes it beside its figure."""
+    from deproj.process.machine import machine
+    from deproj.speed.growth import as_json, figure, measured, text
+
+    curves = measured(progress)
+    print(text(curves))
+    write_whole(out, json.dumps({"machine": machine("cpu"), "growth": as_json(curves)}, indent=2) + "\n")
+    figure(curves, out.with_suffix(".svg"))
+    print(f"Wrote {out} and {out.with_suffix('.svg')}.")
+
+
 def bench(args: argparse.Namespace, progress: Progress) -> None:
     """Measures, and writes the table."""
     rounds = (2 if args.quick else 5) if args.rounds is None else args.rounds
@@ -69,6 +84,9 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.speed.cases import cases, measure, peak_memory
     from deproj.speed.table import as_text, rows_of
 
+    if args.growth:
+        grow(args.out, progress)
+        return
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no CUDA here; use --device cpu.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from deproj.bench import chosen
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
+from deproj.speed import growth
 from deproj.speed.cases import Case
 from deproj.speed.peers import PEERS, PlainLoop, TorchLSTM, like
 from deproj.speed.table import as_text, rows_of
@@ -53,3 +56,21 @@ def test_some_cases_alone_are_timed_with_what_they_are_held_against():
     assert [case.name for case in chosen(cases(), "words")] == ["product 2048³ | 32", "any | plain loop", "words | ours"]
     with pytest.raises(UserError, match="is in no name"):
         chosen(cases(), "nothing")
+
+
+@pytest.mark.parametrize("number", range(len(growth.CURVES)), ids=[curve.of for curve in growth.CURVES])
+def test_every_curve_has_points_of_its_size(number: int):
+    at = growth.point(number, 2)
+    assert (at.size, at.seconds > 0) == (2, True)
+
+
+def test_growth_that_is_faster_than_the_work_is_told(tmp_path: Path):
+    def curve(seconds: float) -> growth.Curve:
+        points = (growth.Point(10, 1.0, 100.0), growth.Point(100, seconds, None))
+        return growth.Curve("sorting", "numbers", (10, 100), growth.of_batch, points=points)
+
+    told = growth.text([curve(10.0), curve(30.0)])
+    assert told.count("FASTER") == 1
+    assert curve(10.0).exponent == pytest.approx(1)
+    growth.figure([curve(10.0), curve(30.0)], tmp_path / "growth.svg")
+    assert "the work" in (tmp_path / "growth.svg").read_text()
