@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from kept import EXPERIMENTS, SELECTIONS
@@ -31,6 +32,14 @@ SWEEPS = Path("sweeps")
 KEPT = ("config.yaml", "evaluation.json", "evaluation-mean.json", "metrics.csv", "result.json", "baseline.json")
 
 
+@cache
+def world_of(clip_skip: int) -> str:
+    """The hash of the world as it is here."""
+    sd = StableDiffusion.named("pixel").with_clip_skip(clip_skip)
+    encoder = sd.encoder("cpu")
+    return Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
+
+
 @dataclass(frozen=True)
 class Job:
     """A run or a baseline.
@@ -40,6 +49,7 @@ class Job:
         settings: of a run; of a baseline the options of `deproj.evaluate`.
         needs: the job whose model it starts from.
         mean: whether it is measured once more, with composed prompts as means.
+        clip_skip: of its world.
     """
 
     experiment: str
@@ -47,6 +57,7 @@ class Job:
     settings: tuple[str, ...]
     needs: Job | None = None
     mean: bool = False
+    clip_skip: int = 1
 
     @property
     def label(self) -> str:
@@ -60,8 +71,9 @@ class Job:
     def kept(self) -> RunFolder:
         return RunFolder(EXPERIMENTS / self.experiment / "runs" / self.name)
 
-    def measured(self, world: str) -> bool:
+    def measured(self) -> bool:
         """Whether its measures are kept, of today's world."""
+        world = world_of(self.clip_skip)
         return all(
             path.is_file() and self.kept.read_evaluation(mean).world == world
             for mean in (False, True)[: 1 + self.mean]
@@ -111,6 +123,7 @@ def jobs(seeds: int) -> Iterator[Job]:
                 if (selection, feed) == ("eos_onward", "batch"):
                     yield Job("recursive_input", f"eos_onward-further-{seed}", ("experiment=further", f"seed={seed}"), needs=job)
         yield Job("composition", f"eos_onward-recursive-unmixed-{seed}", ("experiment=composition", f"seed={seed}"))
+        yield Job("clip_skip", f"eos_onward-recursive-skip-2-{seed}", ("experiment=clip_skip", f"seed={seed}"), clip_skip=2)
         for selection in ("all", "eos_onward"):
             for hidden in ("null", "512"):
                 settings = ("experiment=baselines", f"selection={selection}", f"model.hidden={hidden}", f"seed={seed}")
@@ -151,7 +164,7 @@ def chosen(every: list[Job], patterns: list[str]) -> list[Job]:
     return list(found.values())
 
 
-def with_needs(wanted: list[Job], world: str, weights: bool) -> list[Job]:
+def with_needs(wanted: list[Job], weights: bool) -> list[Job]:
     """The jobs that aren't measured, each after the one that it starts from, if that isn't trained here.
 
     Args:
@@ -159,7 +172,7 @@ def with_needs(wanted: list[Job], world: str, weights: bool) -> list[Job]:
     """
     left: dict[str, Job] = {}
     for job in wanted:
-        if job.measured(world) and (job.trained or not weights or job.settings[0] == "--baseline"):
+        if job.measured() and (job.trained or not weights or job.settings[0] == "--baseline"):
             continue
         if job.needs is not None and not job.needs.trained:
             left[job.needs.label] = job.needs
@@ -218,11 +231,8 @@ def main() -> int:
     quiet_libraries()
 
     def command() -> None:
-        sd = StableDiffusion.named("pixel")
-        encoder = sd.encoder("cpu")
-        world = Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
         wanted = chosen(list(jobs(args.seeds)), args.experiments)
-        left = with_needs(wanted, world, args.weights)
+        left = with_needs(wanted, args.weights)
         print(f"{len(wanted)} jobs, {len(left)} to do.", flush=True)
         if args.list:
             print("\n".join(job.label for job in left))
