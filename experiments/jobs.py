@@ -17,27 +17,16 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 
-from kept import EXPERIMENTS, SELECTIONS
+from kept import EXPERIMENTS, SELECTIONS, world_of
 
-from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.measure.evaluator import Evaluator
 from deproj.process.errors import UserError, run_command
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 
 SWEEPS = Path("sweeps")
 KEPT = ("config.yaml", "evaluation.json", "evaluation-mean.json", "metrics.csv", "result.json", "baseline.json")
-
-
-@cache
-def world_of(clip_skip: int) -> str:
-    """The hash of the world as it is here."""
-    sd = StableDiffusion.named("pixel").with_clip_skip(clip_skip)
-    encoder = sd.encoder("cpu")
-    return Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
 
 
 @dataclass(frozen=True)

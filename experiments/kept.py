@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.measure.evaluator import Evaluator
 from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation, Measured
@@ -41,6 +44,14 @@ class Kept:
 
     def measured(self, kind: str) -> list[Measured]:
         return [evaluation.of(kind) for evaluation in self.evaluations()]
+
+
+@cache
+def world_of(clip_skip: int = 1) -> str:
+    """The hash of the pixel world as it is here."""
+    sd = StableDiffusion.named("pixel").with_clip_skip(clip_skip)
+    encoder = sd.encoder("cpu")
+    return Evaluator(encoder, sd.renderer(encoder, "cpu"), [], None, Path()).world_hash
 
 
 def of_one_world(settings: Iterable[Kept], what: str) -> None:

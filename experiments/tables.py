@@ -1,4 +1,4 @@
-"""Writes the tables of the experiments' pages from the evaluations in ``experiments/*/runs``: ``python experiments/tables.py``.
+"""Writes the tables of the pages from the evaluations in ``experiments/*/runs``: ``python experiments/tables.py [TABLE...]``.
 
 A page says where a table stands, between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
 """
@@ -117,8 +117,13 @@ def put(name: str, table: Table) -> None:
 
 
 def main() -> int:
+    wanted = sys.argv[1:] or list(TABLES)
+
     def command() -> None:
-        for name, table in TABLES.items():
+        if unknown := [name for name in wanted if name not in TABLES]:
+            raise UserError(f"no table is called {unknown[0]!r}; there are {', '.join(TABLES)}.")
+        for name in wanted:
+            table = TABLES[name]
             put(name, table)
             print(f"{name}: {len(table.rows)} settings")
 
