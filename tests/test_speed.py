@@ -73,4 +73,4 @@ def test_growth_that_is_faster_than_the_work_is_told(tmp_path: Path):
     assert told.count("FASTER") == 1
     assert curve(10.0).exponent == pytest.approx(1)
     growth.figure([curve(10.0), curve(30.0)], tmp_path / "growth.svg")
-    assert "the work" in (tmp_path / "growth.svg").read_text()
+    assert "the work" in (tmp_path / "growth.svg").read_text(encoding="utf-8")

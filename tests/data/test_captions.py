@@ -541,6 +541,20 @@ def test_no_content_gives_a_traceback(tmp_path: Path, content: bytes, kind: str,
     assert all(text and text == text.strip() and "\0" not in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (",\n\n", "line 1: no column has a name"),
+        (",\ncat,maid\n", "line 1: no column has a name"),
+        ('""\ncat\n', "line 1: no column has a name"),
+        (",b\na black cat,\na red maid,\n", "the column of the captions has no name"),
+    ],
+)
+def test_columns_without_a_name_are_refused(tmp_path: Path, content: str, said: str):
+    with pytest.raises(UserError, match=said):
+        list(read_captions(str(written(tmp_path, "a.csv", content.encode()))).texts())
+
+
 def test_a_large_document_is_read_in_little(tmp_path: Path):
     path = tmp_path / "a.json"
     images, captions = (

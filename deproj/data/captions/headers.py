@@ -34,10 +34,12 @@ def header_of(path: Path, records: Iterator[Row]) -> list[str]:
     """The names of the columns.
 
     Raises:
-        UserError: for two of one name, and for a caption in their place.
+        UserError: for two of one name, for none that has a name, and for a caption in their place.
     """
     first = next(records, Row(1, [], []))
     header = [name.strip() for name in first.fields]
+    if header and not any(header):
+        raise UserError(f"{path}, line {first.place}: no column has a name; write a first line: caption.")
     for name in header:
         if name and header.count(name) > 1:
             raise UserError(f"{path}, line {first.place} has two columns of the name {name!r}; rename one of them.")
@@ -54,8 +56,10 @@ def check_header(path: Path, header: Sequence[str], column: str, sample: Sequenc
     """Refuses a caption in the place of the column's name, where nobody has named it.
 
     Raises:
-        UserError: for a name of several words or that begins with a digit, or whose words the rows have too.
+        UserError: for no name, one of several words or that begins with a digit, or whose words the rows have too.
     """
+    if not column:
+        raise UserError(f"{path}: the column of the captions has no name; write it in the first line: caption.")
     words = re.findall(r"[^\W_]+", column.lower())
     alone = len(header) == 1 and any(sign in column for sign in " :/")  # which may stand between names
     if set(words) & {*KNOWN, *USUAL} and not alone:
@@ -71,7 +75,7 @@ def check_header(path: Path, header: Sequence[str], column: str, sample: Sequenc
 def check_separator(path: Path, header: list[str], sample: Sequence[Row]) -> None:
     """Refuses rows that something else parts than the header."""
     rows = [row for row in sample if row.fields]
-    if len(header) > 1 and all(len(row.fields) == 1 for row in rows):
+    if rows and len(header) > 1 and all(len(row.fields) == 1 for row in rows):
         for other in SEPARATORS:
             if all(row.fields[0].count(other) == len(header) - 1 for row in rows):
                 raise UserError(
