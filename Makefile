@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (2 minutes)
+train: $(READY) ## train a deprojector in the pixel world and draw the benchmark prompts (a minute and a half)
 	$(BIN)/python -m deproj.train experiment=first
 
 demo: $(READY) ## open a page in the browser: prompts and pictures to pictures, in the pixel world

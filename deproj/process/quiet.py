@@ -23,6 +23,8 @@ LOGGED = {
     ),
     # A download without it is slower, and says so by its bar.
     "huggingface_hub.file_download": "'hf_xet' package is not installed",
+    # Once on a machine.
+    "matplotlib.font_manager": "generated new fontManager",
 }
 
 #: Notices that libraries give as warnings.

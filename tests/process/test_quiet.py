@@ -37,6 +37,7 @@ LOGGED_NOTICES = [
         "huggingface_hub.file_download",
         "Xet Storage is enabled for this repo, but the 'hf_xet' package is not installed. Falling back to regular HTTP download.",
     ),
+    ("matplotlib.font_manager", "generated new fontManager"),
 ]
 #: What Lightning says below a warning.
 INFORMED = [
