@@ -236,7 +236,9 @@ def figure(curves: list[Curve], path: Path) -> None:
     """Seconds and memory on logarithmic axes, a panel for what grows, with the slope of the work dotted, as SVG."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+    told = FuncFormatter(lambda value, _: f"{value:,g}")
     columns = 4
     drawn = Figure(figsize=(13, 3.1 * -(-len(curves) // columns)), layout="constrained")
     for number, curve in enumerate(curves):
@@ -248,10 +250,18 @@ def figure(curves: list[Curve], path: Path) -> None:
         )
         axis.set_title(f"{curve.name}: exponent {curve.exponent:.2f}", fontsize=10)
         axis.set_xlabel(curve.of, fontsize=9)
-        if all(at.memory is not None for at in curve.points):
-            other = axis.twinx()
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_locator(LogLocator(numticks=4))
+        axis.yaxis.set_major_formatter(told)
+        other = axis.twinx()
+        other.set_visible(all(at.memory is not None for at in curve.points))
+        if other.get_visible():
             other.loglog(sizes, [at.memory for at in curve.points], "s--", color="#dd7733", markersize=4, label="MiB at most")
             other.set_ylim(100, 20_000)
+            other.yaxis.set_major_formatter(told)
+        for one in (axis, other):
+            one.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+            one.xaxis.set_minor_locator(NullLocator())
         if number == 0:
             handles = [line for one in drawn.axes for line in one.get_lines()]
             drawn.legend(handles=handles, loc="outside lower right", ncols=3, fontsize=9, frameon=False)
