@@ -38,7 +38,9 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, help="times that everything is measured (default 5, quick 2)")
     parser.add_argument(
-        "--growth", action="store_true", help="how seconds and memory grow with what is asked for; 5 minutes, an SVG"
+        "--growth",
+        action="store_true",
+        help="how seconds and memory grow with what is asked for, on the CPU; 2 minutes, with --out alone",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure (CUDA where there is one)")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
@@ -77,6 +79,10 @@ def bench(args: argparse.Namespace, progress: Progress) -> None:
         raise UserError(f"--rounds is at least 1; got {rounds}.")
     if not args.out.parent.is_dir():
         raise UserError(f"--out {args.out}: there is no folder {args.out.parent}.")
+    if args.growth and (args.quick or args.only or args.rounds or args.device):
+        raise UserError("--growth measures what it measures; give it with --out alone.")
+    if args.growth and args.out.suffix == ".svg":
+        raise UserError(f"--out {args.out} is the JSON, the figure goes beside it as .svg; call it .json.")
     # torch, Lightning and diffusers take seconds to import: a mistake in the options is told before
     import torch
 

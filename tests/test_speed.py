@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deproj.bench import chosen
+from deproj.bench import bench, chosen, options
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
+from deproj.process.progress import SILENT
 from deproj.speed import growth
 from deproj.speed.cases import Case
 from deproj.speed.peers import PEERS, PlainLoop, TorchLSTM, like
@@ -62,6 +63,12 @@ def test_some_cases_alone_are_timed_with_what_they_are_held_against():
 def test_every_curve_has_points_of_its_size(number: int):
     at = growth.point(number, 2)
     assert (at.size, at.seconds > 0) == (2, True)
+
+
+@pytest.mark.parametrize("more", [["--quick"], ["--only", "x"], ["--rounds", "2"], ["--device", "cpu"], ["--out", "a.svg"]])
+def test_growth_takes_nothing_beside(more: list[str]):
+    with pytest.raises(UserError, match="--out"):
+        bench(options().parse_args(["--growth", *more]), SILENT)
 
 
 def test_growth_that_is_faster_than_the_work_is_told(tmp_path: Path):
