@@ -12,7 +12,7 @@ from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
 from deproj.process.progress import SILENT
 from deproj.speed import growth
-from deproj.speed.cases import Case
+from deproj.speed.cases import Case, measure
 from deproj.speed.peers import PEERS, PlainLoop, TorchLSTM, like
 from deproj.speed.table import as_text, rows_of
 
@@ -51,6 +51,18 @@ def test_the_fastest_of_a_group_is_marked_and_ratios_are_to_the_loop():
     assert [name for name, row in rows.items() if row.fastest] == ["all | ours"]
     assert rows["any | other"].ratio == pytest.approx(4 / 3)
     assert as_text(list(rows.values())).count("fastest") == 1
+
+
+def test_what_may_fail_is_left_out_and_what_may_not_ends_it(capsys: pytest.CaptureFixture[str]):
+    def fails() -> None:
+        raise RuntimeError("no Python.h")
+
+    found = [Case("runs", lambda: None, 1.0), Case("compiled", fails, 1.0, optional=True)]
+    measure(found, 2, SILENT)
+    assert [(case.name, len(case.seconds)) for case in found] == [("runs", 2)]
+    assert "compiled is left out: RuntimeError: no Python.h" in capsys.readouterr().out
+    with pytest.raises(RuntimeError):
+        measure([Case("ours", fails, 1.0)], 2, SILENT)
 
 
 def test_some_cases_alone_are_timed_with_what_they_are_held_against():

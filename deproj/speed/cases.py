@@ -43,6 +43,7 @@ class Case:
         flops: of one unit, products alone.
         against: name of the case that its ratio is taken to.
         group: of cases that do the same, of which the fastest is marked.
+        optional: whether it is left out where it fails, as `torch.compile` does without Python's headers.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     unit: str = "step"
     against: str | None = None
     group: str | None = None
+    optional: bool = False
     seconds: list[float] = field(default_factory=list)  # of one unit, by round
 
 
@@ -149,7 +151,9 @@ def cases(quick: bool, device: str) -> Iterator[Case]:
                 run, flops, steps = training.step(EosOnward(), feed, precision == "bf16", peer)
                 name = f"train {size} | any | {feed_name} | {precision} | {peer}"
                 group = f"{size}, {feed_name}"
-                yield Case(name, run, flops, precision, steps, against=None if name == against else against, group=group)
+                own = None if name == against else against
+                optional = peer == "torch.compile"
+                yield Case(name, run, flops, precision, steps, against=own, group=group, optional=optional)
         for selection_name in ["eos_onward"] if few else ["words_eos", "eos_onward"] if quick else SELECTIONS:
             for feed_name, feed in feeds.items():
                 for precision in precisions:
@@ -220,9 +224,15 @@ def measure(found: list[Case], rounds: int, progress: Progress) -> None:
     """Times every case once a round, after a first time that isn't counted."""
     with progress.phase("measuring", len(found) * (rounds + 1)) as phase:
         for number in range(rounds + 1):
-            for case in found:
+            for case in list(found):
                 start = time.perf_counter()
-                case.run()
+                try:
+                    case.run()
+                except Exception as error:
+                    if not case.optional or number:
+                        raise
+                    print(f"{case.name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0][:150]}")
+                    found.remove(case)
                 if number:
                     case.seconds.append((time.perf_counter() - start) / case.units)
                 phase.advance()

@@ -90,11 +90,11 @@ def test_a_process_that_forks_has_a_thread_of_its_own():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert fused.in_parts(lambda part: part.start, 64, 100) == [0, 32]
+        assert fused.in_parts(lambda part: part.start, 64, True) == [0, 32]
         fused.other_thread.cache_clear()  # what a fork does
-        assert fused.in_parts(lambda part: part.start, 64, 100) == [0, 32]
+        assert fused.in_parts(lambda part: part.start, 64, True) == [0, 32]
         with pytest.raises(ValueError, match="second"):
-            fused.in_parts(lambda part: (_ for _ in ()).throw(ValueError("second")) if part.start else 0, 64, 100)
+            fused.in_parts(lambda part: (_ for _ in ()).throw(ValueError("second")) if part.start else 0, 64, True)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -70,15 +70,20 @@ def parted_pays(rows: int, weights: int) -> bool:
     return torch.get_num_threads() > 1 and rows >= 2 * FEWEST and (weights <= SMALL or rows >= MANY)
 
 
+def count(w: Weights) -> int:
+    """Numbers in the weights that every place multiplies with."""
+    return sum(weight.numel() for weight in (w.w_ih, w.w_hh, w.w_h, w.w_x))
+
+
 def pays(rows: int, w: Weights) -> bool:
     """Whether this is faster than `plain`, whose pointwise work has all threads: not between large products of both."""
-    weights = w.w_ih.numel() + w.w_hh.numel() + w.w_h.numel() + w.w_x.numel()
+    weights = count(w)
     return torch.get_num_threads() == 1 or rows < FEWEST or weights <= SMALL or parted_pays(rows, weights)
 
 
-def in_parts(run: Callable[[slice], Any], rows: int, weights: int) -> list[Any]:
+def in_parts(run: Callable[[slice], Any], rows: int, halved: bool) -> list[Any]:
     """Runs on all rows, or in two threads on half of them each, which share the cores; returns what it returns, in order."""
-    if not parted_pays(rows, weights):
+    if not halved:
         return [run(slice(0, rows))]
     threads = torch.get_num_threads()
 
@@ -101,10 +106,10 @@ def forward(way: Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Te
     """As `plain.forward`."""
     (b, hidden), d, keep = h0.shape, skip.shape[1], keep or fed is not None
     at, eps = Columns.of(way.variant, d, hidden), np.float32(way.variant.eps)
-    count = places if keep else 1
+    kept_places = places if keep else 1
 
     def buffer(name: str, width: int, dtype: torch.dtype = h0.dtype, more: int = 0) -> Tensor:
-        return way.lease.get(name, (count + more, b, width), dtype, h0.device)
+        return way.lease.get(name, (kept_places + more, b, width), dtype, h0.device)
 
     rows, gates = buffer("rows", at.normed.stop, way.work, 1), buffer("gates", 4 * hidden)
     raw_c, z, kept = buffer("raw_c", hidden), buffer("z", d), buffer("norms", KEPT)
@@ -113,20 +118,21 @@ def forward(way: Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Te
     rows[0, :, at.carried] = h0
     if fed is None:
         rows[0, :, at.normed], rows[1, :, at.x] = w.x_bias, 0
-    size = b // 2 if parted_pays(b, (4 * hidden + d) * (hidden + d)) else b
+    halved = parted_pays(b, count(w))
+    size = b // 2 if halved else b
     into = Product((w.w_hh, w.w_ih) if fed is None else (w.w_hh,), way.work, size)
-    out = Product((w.w_x, w.w_h), way.work, size)
+    out = Product((w.w_x, w.w_h), way.work, size) if fed is None else None
     bias = parted(array(w.b_gates)[None])
     of_c_and_h, of_y_and_x = norms_of(*w[5:9]), norms_of(w.y_weight, w.y_bias, w.x_weight, w.x_bias)
     raised, columns = (way.variant.put_out, way.variant.carried), (at.put.start, at.carried.start)
     before, after = at.into if fed is None else at.carried, at.out
 
     def run(part: slice) -> None:
-        count = part.stop - part.start
-        first, more, c = array(h0)[part], array(skip)[part], np.zeros((count, hidden), np.float32)
+        rows_here = part.stop - part.start
+        first, more, c = array(h0)[part], array(skip)[part], np.zeros((rows_here, hidden), np.float32)
         row, taken, put = each(rows, part), rows[:, part, before].unbind(), rows[:, part, after].unbind()
         state, added = each(y, part), [bias] * places if whole is None else gates_of(whole, part)
-        gate_product, out_product = (torch.empty(count, width, dtype=way.work) for width in (4 * hidden, d))
+        gate_product, out_product = (torch.empty(rows_here, width, dtype=way.work) for width in (4 * hidden, d))
         gate_sums, out_sums = parted(array(gate_product)), array(out_product)
         gate, raw, out_z, norm = gates_of(gates, part), each(raw_c, part), each(z, part), each(kept, part)
         none = np.empty((0, 0), row[0].dtype)
@@ -137,7 +143,7 @@ def forward(way: Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Te
                 gate_sums, added[p], first, c, raised, columns, of_c_and_h, eps,
                 gate[k], raw[k], row[then], norm[k],
             )  # fmt: skip
-            if fed is not None:
+            if out is None:
                 continue
             out(put[then], out_product)
             last = p == places - 1
@@ -146,7 +152,7 @@ def forward(way: Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Te
                 none if last else row[p + 2 if keep else p % 2], norm[k], norm[k if last or not keep else k + 1],
             )  # fmt: skip
 
-    in_parts(run, b, (4 * hidden + d) * (hidden + d))
+    in_parts(run, b, halved)
     if fed is not None:
         y, norm_y = fed_outputs(way, w, at, rows, skip, z)
         fed_norms += norm_y
@@ -164,17 +170,17 @@ def backward(way: Way, w: Weights, kept: Kept, states: Tensor, fed: bool, fed_wa
     dput_all = dgates
     if fed:
         dskip, dput_all = fed_backward(way, w, kept, dy_all, dz_all)
-    size = b // 2 if parted_pays(b, (4 * hidden + d) * (hidden + d)) else b
-    laid_out = {
-        "into": Product(((w.w_hh if fed else joined((w.w_hh, w.w_ih))).T,), way.work, size),
-        "out": Product((joined((w.w_x, w.w_h)).T,), way.work, size),
-    }
+    halved = parted_pays(b, count(w))
+    size = b // 2 if halved else b
+    laid_out = {"into": Product(((w.w_hh if fed else joined((w.w_hh, w.w_ih))).T,), way.work, size)}
+    if not fed:
+        laid_out["out"] = Product((joined((w.w_x, w.w_h)).T,), way.work, size)
     of_c_and_h, x_weight, y_weight = norms_of(*w[5:9]), array(w.x_weight), array(w.y_weight)
     raised = (way.variant.put_out, way.variant.carried)
 
     def run(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        count = part.stop - part.start
-        dc, dx = np.zeros((count, hidden), np.float32), np.zeros((count, d), np.float32)
+        rows_here = part.stop - part.start
+        dc, dx = np.zeros((rows_here, hidden), np.float32), np.zeros((rows_here, d), np.float32)
         of_norms, of_x_norm = np.zeros((4, hidden), np.float32), np.zeros((2, d), np.float32)
         gate, raw = gates_of(kept.gates, part), each(kept.raw_c, part)
         z, norm, y, dy = (each(tensor, part) for tensor in (kept.z, kept.norms, states, dy_all))
@@ -182,7 +188,9 @@ def backward(way: Way, w: Weights, kept: Kept, states: Tensor, fed: bool, fed_wa
         of_dz, of_dgates, of_put = dz_all[:, part].unbind(), dgates[:, part].unbind(), each(dput_all, part)
         of_h0, of_skip = array(dh0)[part], array(dskip)[part]
         work, none = of_put[0].dtype, np.empty((0, 0), np.float32)
-        before, direct = (torch.empty(count, width, dtype=way.work) for width in ((hidden if fed else hidden + d), d + hidden))
+        before, direct = (
+            torch.empty(rows_here, width, dtype=way.work) for width in ((hidden if fed else hidden + d), d + hidden)
+        )
         none_later, later, through = np.empty((0, 0), work), array(before), array(direct)
         for p in reversed(range(places)):
             if fed:
@@ -203,7 +211,7 @@ def backward(way: Way, w: Weights, kept: Kept, states: Tensor, fed: bool, fed_wa
             of_x_norm[1] += before[:, hidden:].float().sum(0).numpy()
         return of_norms, of_x_norm
 
-    found = in_parts(run, b, (4 * hidden + d) * (hidden + d))
+    found = in_parts(run, b, halved)
     c_and_h, of_x = (torch.from_numpy(sum(some)) for some in zip(*found, strict=True))
     norms = NormGradients(of_x[0], of_x[1], *c_and_h)
     laid_out.clear()  # room for the weights' gradients

@@ -37,8 +37,8 @@ def forward(way: Way, w: Weights, h0: Tensor, skip: Tensor, places: int, fed: Te
     y = torch.empty(places, b, d, dtype=full, device=device)
     norms: list[list[Tensor]] = []
     fed_norms: list[Tensor] = []
-    out_product = Product((w.w_x, w.w_h), work, b)
     if fed is None:
+        out_product = Product((w.w_x, w.w_h), work, b)
         in_product = Product((w.w_hh, w.w_ih), work, b, w.b_gates)
         x = torch.zeros_like(skip)
     else:

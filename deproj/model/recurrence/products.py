@@ -50,10 +50,10 @@ class Product:
         if self.packed is not None:
             out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
             return out if to is None else to.copy_(out)
+        pieces = x.split([part.shape[1] for part in self.parts], 1) if len(self.parts) > 1 else (x,)
         if x.dtype == torch.bfloat16 and x.device.type == "cpu":
             # On a CPU with AMX this product reads past a slice whose width is no multiple of 32, into what may be unwritten.
-            x = x.contiguous()
-        pieces = x.split([part.shape[1] for part in self.parts], 1) if len(self.parts) > 1 else (x,)
+            pieces = tuple(piece.contiguous() for piece in pieces)
         found = torch.mm(pieces[0], self.parts[0].T, out=to) if self.bias is None else self.with_bias(pieces[0], to)
         for piece, part in zip(pieces[1:], self.parts[1:], strict=True):
             found.addmm_(piece, part.T)
