@@ -7,7 +7,6 @@ already, and handed to `deproj.training.run`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import signal
@@ -19,7 +18,6 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -34,7 +32,7 @@ from deproj.process.system import print_any_script
 from deproj.runs.commands import next_steps
 from deproj.runs.folder import RunFolder
 from deproj.runs.resume import settle
-from deproj.settings.compose import compose_config
+from deproj.settings.compose import compose_run
 from deproj.settings.described import lines_of
 from deproj.settings.help import asked_for_help, help_page
 from deproj.settings.messages import all_keys, explain, typed
@@ -51,22 +49,8 @@ log = logging.getLogger("deproj.train")
 
 
 def run_dir(resume: str | None) -> str:
-    """A new run's folder, made at once so that no other process takes it, or the one that is resumed."""
-    if resume:
-        return str(resume_folder(Path(resume)))
-    base = time.strftime("runs/%Y-%m-%d_%H-%M-%S")
-    for k in itertools.count(1):
-        folder = Path(base if k == 1 else f"{base}_{k}")
-        parent = not folder.parent.exists()
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError:
-            return str(folder)  # Hydra raises the same, where it is reported
-        Made.folders = [folder.absolute(), *([folder.parent.absolute()] if parent else [])]
-        return str(folder)
-    raise AssertionError
+    """The folder of the run that is resumed, or of a new one, which `Made` makes."""
+    return str(resume_folder(Path(resume))) if resume else time.strftime("runs/%Y-%m-%d_%H-%M-%S")
 
 
 def resume_folder(given: Path) -> Path:
@@ -114,7 +98,7 @@ def job(cfg: DictConfig) -> float:
             if config["trainer"].get("nodes", 1) != 1:
                 check_folder(hydra_config, swept)
             busy = f"another process is at work on {folder}; wait for it, or end it."
-            with alone(RunFolder(folder).lock, refusal=busy) if first else contextlib.nullcontext():
+            with alone(RunFolder(folder).lock, refusal=busy, patience=1.0) if first else contextlib.nullcontext():
                 become("started")
                 # jobs of a sweep may share a terminal: each line says whose it is
                 shown = progress_here(f"job {hydra_config.job.num}" if swept else "") if first else SILENT
@@ -183,13 +167,11 @@ def dry_run(arguments: list[str]) -> None:
     if args.multirun:
         raise UserError("--dry-run is of one run; leave -m out, with one value for each setting.")
     where = [f"hydra.searchpath=[{typed_path(args.config_dir)}]"] if args.config_dir else []
-    config = compose_config([*where, *args.overrides])
+    config, folder = compose_run([*where, *args.overrides])
     experiment = str(config["choices"]["experiment"])
     file = CONF / "experiment" / f"{experiment}.yaml"
     if file.is_file() and any(line.key == "hydra.mode" for line in lines_of(file)):
         raise UserError(f"experiment={experiment} is a sweep; --dry-run is of one run, by its own settings.")
-    named = [each for each in args.overrides if each.startswith("hydra.run.dir=")]
-    folder = Path(str(OverridesParser.create().parse_overrides(named)[-1].value())) if named else None
     if config["resume"]:
         folder = resume_folder(Path(config["resume"]))
     own = [each for each in args.overrides if not each.startswith("hydra.")]

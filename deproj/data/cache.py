@@ -72,9 +72,12 @@ class Rows(NamedTuple):
         return own if self.others is None else torch.cat([own, self.others], 1)
 
     def in_epoch(self, epoch: int) -> Rows:
-        """With the embeddings of the variant whose turn it is in an epoch."""
+        """With the variant whose turn it is in an epoch as the embedding, and all others behind it."""
+        if self.others is None:
+            return self
         variants = self.variants
-        return self._replace(embedding=variants[:, epoch % variants.shape[1]])
+        turned = variants.roll(-(epoch % variants.shape[1]), 1)
+        return self._replace(embedding=turned[:, 0], others=turned[:, 1:])
 
 
 class Tokens(NamedTuple):

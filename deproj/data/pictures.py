@@ -6,7 +6,7 @@ import hashlib
 import os.path
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from deproj.clip.pictures import open_picture
-from deproj.data.captions.folders import PICTURES, files_in, is_beside_picture, pictures_in
+from deproj.data.captions.folders import files_in, is_beside_picture, pictures_in
 from deproj.data.captions.reading import Reading
 from deproj.data.captions.text_files import whole_record
 from deproj.process.errors import UserError
@@ -42,7 +42,11 @@ class CaptionPictures(ABC):
 class ScenePictures(CaptionPictures):
     """The pixel world's drawings of what captions ask for; all else in them is drawn at random."""
 
-    fingerprint = "scenes"
+    @property
+    def fingerprint(self) -> str:
+        from deproj.pixel.scenes import fingerprint  # as below
+
+        return f"scenes-{fingerprint()}"
 
     def of(self, texts: Sequence[str], seed: int) -> list[Image.Image]:
         from deproj.pixel.scenes import draw  # of no use to those who have pictures of their own
@@ -62,16 +66,16 @@ class FolderPictures(CaptionPictures):
         """The picture of each caption; of captions that are the same, the first one's."""
         if not self.folder.is_dir():
             raise UserError(f"data.pictures is scenes or a folder; there is no folder {self.folder}.")
-        reading, found, names = Reading(str(self.folder)), dict[str, Path](), dict[Path, set[str]]()
+        reading, found, pictures = Reading(str(self.folder)), dict[str, Path](), cache(pictures_in)
         for path in files_in(self.folder):
-            names.setdefault(path.parent, pictures_in(path.parent))
-            if not is_beside_picture(path, names[path.parent]):
+            there = pictures(path.parent)
+            picture = there.get(path.stem.casefold())
+            if picture is None or not is_beside_picture(path, there):
                 continue
-            there = [path.with_name(path.stem + end) for end in PICTURES if path.with_name(path.stem + end).is_file()]
             for record in whole_record(path):
                 text = reading.clean(record, "line", str(path), self.marks == "strip")
-                if text is not None and there:
-                    found.setdefault(text, there[0])
+                if text is not None:
+                    found.setdefault(text, picture)
         return found
 
     @property

@@ -30,6 +30,8 @@ from deproj.texts.benchmark import plain
 __all__ = ["Evaluator", "evaluation_prompts", "prompts_of_file"]
 
 VERSION = 1
+#: Prompts that are encoded, and embeddings that are deprojected, at once: more of them might not fit a card.
+AT_ONCE = 200
 
 
 class Subject(Protocol):
@@ -93,16 +95,18 @@ class Evaluator:
 
     def evaluation(self, subject: Subject, selection: TokenSelection) -> Evaluation:
         texts = [plain(prompt) for prompt in self.prompts]
-        encoded = self.encoder(texts)
-        states, length = encoded.states.float().cpu(), encoded.length.cpu()
+        encoded = [self.encoder(some) for some in batched(texts, AT_ONCE)]
+        states = torch.cat([some.states.float().cpu() for some in encoded])
+        length = torch.cat([some.length.cpu() for some in encoded])
         plan = selection(length)
-        embeddings = {"single": encoded.embedding, "composed": self.encoder.compose(self.prompts, self.compose_mean)}
+        own = torch.cat([some.embedding for some in encoded])
+        embeddings = {"single": own, "composed": self.encoder.compose(self.prompts, self.compose_mean)}
         reference = self.reference(states)
         kinds: dict[str, Measured] = {}
         trained: dict[str, bool] = {}
         for kind, embedding in embeddings.items():
             with torch.no_grad():
-                made = subject.generate(embedding.float()).float().cpu()
+                made = torch.cat([subject.generate(some).float().cpu() for some in embedding.float().split(AT_ONCE)])
             found, trained, by_place = metrics.state_errors(made, states, length, plan)
             if self.renderer is not None and reference is not None:
                 found["conditioning_error"] = metrics.conditioning_error(self.renderer, reference, made, self.progress)
@@ -118,10 +122,11 @@ class Evaluator:
     @property
     def world_hash(self) -> str:
         """Of the text encoder and of all that pictures depend on: numbers compare within one world only."""
+        texts = self.encoder.hash[:16] + self.encoder.texts_hash.removeprefix(self.encoder.hash)
         if self.renderer is None:
-            return self.encoder.hash[:16]
+            return texts
         scored = "" if self.sd.miniature or self.score_clip is None else f"-{self.score_clip}"
-        return f"{self.encoder.hash[:16]}-{self.renderer.hash[:16]}{scored}"
+        return f"{texts}-{self.renderer.hash[:16]}{scored}"
 
     def draw(self, states: Tensor) -> Tensor:
         """Pictures of all prompts, (N, height, width, 3) uint8."""
@@ -154,6 +159,11 @@ class Evaluator:
         elif self.score_clip is not None:
             found["clip_score"] = metrics.clip_scores(pictures, texts, self.score_clip, self.renderer.device)
         return found
+
+
+def batched(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Texts in parts of a size."""
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def measured(found: dict[str, Measure], by_place: Tensor) -> Measured:

@@ -28,12 +28,17 @@ from deproj.draw.renderer import Renderer
 from deproj.pixel.colours import two_coloured
 from deproj.pixel.grammar import asked
 from deproj.pixel.reader import Reader
+from deproj.pixel.redraw import VERSION as REDRAW_VERSION
 from deproj.pixel.redraw import redraw
+from deproj.pixel.scenes import fingerprint as scenes_fingerprint
 from deproj.process.errors import UserError
-from deproj.process.kept import kept
+from deproj.process.kept import digest, kept
 from deproj.process.progress import SILENT, Progress
 from deproj.process.quiet import quiet_loading
 from deproj.selection import PLACES, Plan
+
+#: Pictures that a CLIP scores at once.
+SCORED_AT_ONCE = 50
 
 __all__ = [
     *("Measure", "Reference", "clip_scores", "conditioning_error", "distances", "likeness"),
@@ -157,8 +162,8 @@ class Reference:
         progress: Progress = SILENT,
     ) -> Reference:
         """Computes it, or takes it from the cache folder, where `key` names what it was made from."""
-        digest = hashlib.blake2b(repr((sorted(key.items()), renderer.hash, list(seeds))).encode(), digest_size=10)
-        path = cache / f"{digest.hexdigest()}.safetensors"
+        named = hashlib.blake2b(repr((sorted(key.items()), renderer.hash, list(seeds))).encode(), digest_size=10)
+        path = cache / f"{named.hexdigest()}.safetensors"
         return cls(**kept(path, lambda: vars(cls.drawn(renderer, states, seeds, progress)), "the pictures from the true states"))
 
     @classmethod
@@ -234,21 +239,26 @@ def clip_scores(pictures: Tensor, prompts: Sequence[str], clip: str, device: str
             tokenizer, processor = CLIPTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
     except LOAD_ERRORS as error:
         raise UserError(f"no CLIP at {clip!r} to score pictures with: {first_line(error)}") from None
-    tokens = tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt").to(device)
-    images = [Image.fromarray(picture.numpy()) for picture in pictures]
-    pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
-    output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
-    return Measure.mean((100 * torch.cosine_similarity(output.image_embeds, output.text_embeds)).cpu().numpy())
+    scores = []
+    for start in range(0, len(prompts), SCORED_AT_ONCE):
+        some = slice(start, start + SCORED_AT_ONCE)
+        tokens = tokenizer(list(prompts[some]), padding=True, truncation=True, return_tensors="pt").to(device)
+        images = [Image.fromarray(picture.numpy()) for picture in pictures[some]]
+        pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
+        output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
+        scores.append(100 * torch.cosine_similarity(output.image_embeds, output.text_embeds))
+    return Measure.mean(torch.cat(scores).cpu().numpy())
 
 
 def distances(pictures: Tensor, reader: Reader, cache: Path, progress: Progress = SILENT) -> Tensor:
     """Distances of the true states' pictures to their nearest drawings, (N,), computed or taken from the cache folder."""
-    digest = hashlib.blake2b(pictures.contiguous().numpy().tobytes(), digest_size=10).hexdigest()
+    made_from = (REDRAW_VERSION, scenes_fingerprint(), digest({"pictures": pictures, **reader.state_dict()}))
+    name = hashlib.blake2b(repr(made_from).encode(), digest_size=10).hexdigest()
 
     def found() -> dict[str, Tensor]:
         return {"distance": redraw(pictures, reader, progress=progress).distance}
 
-    return kept(cache / f"{digest}-redrawn.safetensors", found, "the drawings nearest to the pictures from the true states")[
+    return kept(cache / f"{name}-redrawn.safetensors", found, "the drawings nearest to the pictures from the true states")[
         "distance"
     ]
 

@@ -19,6 +19,8 @@ from deproj.process.progress import SILENT, Progress
 
 __all__ = ["Redrawn", "redraw"]
 
+#: Raised whenever another drawing is found to be the nearest, so that distances of before are not taken for ours.
+VERSION = 1
 #: Parts of `Scenes.style` that are tried together, each with its values: what is behind, where the character stands,
 #: a girl's hair, a boy's.
 STYLES = (

@@ -9,6 +9,7 @@ All of it works on many scenes at once: N scenes are an (N, attributes) array, t
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,7 +19,7 @@ from deproj.pixel import sprites
 from deproj.pixel.backgrounds import SIZE, VARIANTS, backgrounds
 from deproj.pixel.sprites import LETTERS
 
-__all__ = ["ATTRIBUTES", "SIZE", "VARIANTS", "Scenes", "draw", "sample"]
+__all__ = ["ATTRIBUTES", "SIZE", "VARIANTS", "Scenes", "draw", "fingerprint", "sample"]
 
 
 CLOTHES = ("black", "white", "red", "blue", "green", "yellow")
@@ -268,3 +269,10 @@ def draw(scenes: Scenes) -> np.ndarray:
     character = _characters()[_character_index(scenes)[:, None, None], rows[:, :, None], columns[:, None, :]]
     roles = np.where(character > 0, character, background + CHARACTER_ROLES)
     return np.rint(_palette(scenes)[np.arange(n)[:, None, None], roles]).astype(np.uint8)
+
+
+@cache
+def fingerprint() -> str:
+    """A hash of what is drawn: of a thousand scenes."""
+    pictures = draw(sample(1000, np.random.default_rng(0)))
+    return hashlib.blake2b(pictures.tobytes(), digest_size=16).hexdigest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -28,14 +30,26 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
 
-    Beside it and not in the system's folder for temporary files, since renaming is atomic on one disk only.
+    Beside it and not in the system's folder for temporary files, since renaming is atomic on one disk only; under a name of its
+    own, so that two writers don't meet. It is on the disk before it is renamed, so that a power cut leaves one of the two.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            sync(file.fileno())
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(file: int) -> None:
+    """Waits until an open file is on the disk, as far as its file system can say that."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -45,13 +59,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
+def alone(path: Path, waiting: str = "", refusal: str = "", patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes out of the block; when this process dies, the system lets them in.
 
     Args:
         path: of the lock file, which stays.
         waiting: what a user is told who has to wait.
         refusal: what a user is told who shall not wait.
+        patience: seconds before the refusal, for a process that only looks whether there is another one.
 
     Raises:
         UserError: the refusal, where there is one and another process is in the block.
@@ -60,7 +75,7 @@ def alone(path: Path, waiting: str = "", refusal: str = "") -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         if refusal:
             raise UserError(refusal) from None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deproj.process.files import alone, replacing
 
-__all__ = ["kept"]
+__all__ = ["digest", "kept"]
 
 
 def kept(path: Path, make: Callable[[], dict[str, Tensor]], what: str) -> dict[str, Tensor]:
@@ -46,9 +47,9 @@ def read(path: Path) -> dict[str, Tensor] | None:
     return tensors if digest(tensors) == stored else None
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
     """A hash of the tensors' names and bytes."""
     state = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        state.update(name.encode() + tensors[name].numpy().tobytes())
+        state.update(name.encode() + tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return state.hexdigest()

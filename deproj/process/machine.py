@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -28,20 +26,12 @@ def machine(device: str) -> dict[str, Any]:
 def multiplies_bfloat16(device: str) -> bool:
     """Whether the hardware multiplies in bfloat16, on a CPU faster than in float32.
 
-    A CPU without such products takes 30 times as long. Some that have them, Intel's with AVX-512 but no AMX, take twice as long.
+    A CPU without such products takes 30 times as long. Intel's that have them in AVX-512 but not in AMX take twice as long
+    (experiments/LOG.md). Told by what the CPU is and not by a stopwatch, so that all processes of a run, and those that it goes
+    on in, agree.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    there = any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
-    return there and seconds_of_product(torch.bfloat16) < seconds_of_product(torch.float32)
-
-
-@cache
-def seconds_of_product(dtype: torch.dtype) -> float:
-    """Of one of 512³, the best of five: 2 ms at 130 GFLOP/s."""
-    square, best = torch.ones(512, 512, dtype=dtype), float("inf")
-    for _ in range(6):  # the first one warms up
-        began = time.perf_counter()
-        square @ square
-        best = min(best, time.perf_counter() - began)
-    return best
+    able = torch.cpu.get_capabilities()
+    there = any(there for name, there in able.items() if "bf16" in name)
+    return there and (able.get("amx_bf16", False) or "Intel" not in able.get("cpu_name", ""))

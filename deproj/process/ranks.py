@@ -251,4 +251,3 @@ def live(rank: Rank, work: Work, threads: int) -> None:
         told = user_error_of(error)
         rank.link.send((told is not None, str(told) if told else f"{error!r}\n{traceback.format_exc()}"))
         raise SystemExit(1) from None
-        raise SystemExit(1) from None

@@ -105,6 +105,12 @@ def put(config: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def check_same(stored: dict[str, Any], chosen: dict[str, Any], run: RunFolder) -> None:
     """Refuses to go on with a run under settings that change what it learns."""
+    before, now = (config["trainer"].get("max_epochs") for config in (stored, chosen))
+    if before != now and stored["optimizer"].get("schedule") == "cosine":
+        raise UserError(
+            f"{run.path} lets its learning rate fall to 0 at the end of epoch {before}, so trainer.max_epochs={now} would be "
+            f"another run; leave it, or start a new one with init_from={run.path.as_posix()}."
+        )
     changed = {k: v for k, v in differences(stored, chosen).items() if not k.startswith(MAY_CHANGE)}
     if not changed:
         return

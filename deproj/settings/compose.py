@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError
 from deproj.settings.messages import explain
 from deproj.settings.nodes import leaves
-from deproj.settings.shipped import CONF, GROUPS
+from deproj.settings.shipped import CONF, GROUPS, named_by_time
 
-__all__ = ["compose_config", "differences", "read_config"]
+__all__ = ["compose_config", "compose_run", "differences", "read_config"]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -39,6 +39,15 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
     Raises:
         UserError: for a choice or a key that there isn't.
     """
+    return compose_run(overrides)[0]
+
+
+def compose_run(overrides: list[str]) -> tuple[dict[str, Any], Path | None]:
+    """The settings that ``deproj.train`` would go by, resolved, and its folder: None for one named by the time.
+
+    Raises:
+        UserError: for a choice or a key that there isn't.
+    """
     from hydra import compose, initialize_config_dir  # half a second, which `--help` need not wait for
     from hydra.core.global_hydra import GlobalHydra
 
@@ -48,6 +57,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", overrides, return_hydra_config=True)
         choices = {group: cfg.hydra.runtime.choices.get(group) for group in GROUPS}
+        folder = None if named_by_time(cfg.hydra) else Path(str(cfg.hydra.run.dir))
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
         composed = OmegaConf.to_container(cfg, resolve=True)
@@ -56,7 +66,7 @@ def compose_config(overrides: list[str]) -> dict[str, Any]:
     finally:
         GlobalHydra.instance().hydra = outer
     assert isinstance(composed, dict)
-    return {**{str(key): value for key, value in composed.items()}, "choices": choices}
+    return {**{str(key): value for key, value in composed.items()}, "choices": choices}, folder
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -24,7 +24,7 @@ from deproj.texts.benchmark import PROMPTS, seeds
 from deproj.training.dashboards import Dashboard, Picture, picture_name
 from deproj.training.module import DeprojectorModule
 
-__all__ = ["BenchmarkSheet", "LevelMemory", "StopOnSignal"]
+__all__ = ["BenchmarkSheet", "LevelMemory", "SpentSeconds", "StopOnSignal"]
 
 SEEDS = seeds()
 #: Height of a picture on a dashboard, in pixels.
@@ -123,6 +123,27 @@ class LevelMemory(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step % self.EVERY == 0:
             give_back()
+
+
+class SpentSeconds(pl.Callback):
+    """Has checkpoints keep the seconds that training and pictures took, in all the processes that a run went on in.
+
+    Args:
+        before: by phase, in those before.
+        sheets: what draws during training, if anything does.
+    """
+
+    def __init__(self, before: dict[str, float], sheets: BenchmarkSheet | None) -> None:
+        self.before, self.sheets = before, sheets
+        self.began = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.began = time.monotonic()
+
+    def state_dict(self) -> dict[str, float]:
+        drawing = 0.0 if self.sheets is None else self.sheets.seconds
+        spent = {"training": time.monotonic() - self.began - drawing, "pictures": drawing}
+        return {name: round(seconds + self.before.get(name, 0.0), 1) for name, seconds in spent.items()}
 
 
 class StopOnSignal(pl.Callback):

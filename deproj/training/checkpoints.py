@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ class Behind:
         epochs: that are complete.
         best: held-out loss.
         stopped: whether the held-out loss has stopped falling, and with it the training.
+        phases: the seconds that training and pictures took.
     """
 
     steps: int = 0
     epochs: int = 0
     best: float = float("inf")
     stopped: bool = False
+    phases: dict[str, float] = field(default_factory=dict)
 
     def done(self, max_epochs: int) -> bool:
         """Whether there is nothing left to train."""
@@ -92,6 +94,7 @@ class Behind:
                 int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]),
                 float("inf") if best is None else float(best),
                 early["wait_count"] >= early["patience"],
+                {name: float(seconds) for name, seconds in callbacks.get("SpentSeconds", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{checkpoint} is none of ours ({type(error).__name__}); {instead}, or delete the run.") from None

@@ -90,6 +90,8 @@ def seconds(parts: Parts, data: DataSettings) -> tuple[float, float]:
             rows = rows._replace(latents=torch.from_numpy(parts.data.latents.of(wholes, 0)).to(device, dtype))
         drawn = time.monotonic()
         module.objective.loss(module.learner, rows).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # what was asked of it is done only then
         spans.append(((encoded - began) / len(samples), time.monotonic() - drawn))
     return min(span[0] for span in spans), min(span[1] for span in spans)
 

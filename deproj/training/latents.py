@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps
 
 from deproj.data.pictures import CaptionPictures
 from deproj.draw.renderer import Renderer
+from deproj.process.kept import digest
 
 __all__ = ["CaptionLatents"]
 
@@ -29,10 +29,8 @@ class CaptionLatents:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        digest = hashlib.blake2b(digest_size=16)
-        for name, value in self.renderer.pipe.vae.state_dict().items():
-            digest.update(name.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return {"pictures": self.pictures.fingerprint, "vae": digest.hexdigest(), "shape": list(self.shape)}
+        weights = self.renderer.pipe.vae.state_dict()
+        return {"pictures": self.pictures.fingerprint, "vae": digest(weights), "shape": list(self.shape)}
 
     @torch.no_grad()
     def of(self, texts: Sequence[str], seed: int) -> np.ndarray:
@@ -45,4 +43,4 @@ class CaptionLatents:
         for some in pixels.split(self.renderer.chunk):
             latents = vae.encode((some.to(vae.device, vae.dtype) / 127.5) - 1).latent_dist.mode()
             found.append((latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor)
-        return torch.cat(found).cpu().numpy().astype(np.float16)
+        return torch.cat(found).float().cpu().numpy().astype(np.float16)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os.path
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, release_logs
 from deproj.process.system import WINDOWS
+from deproj.settings.shipped import named_by_time
 
 __all__ = ["Made", "remove_if_unused"]
 
@@ -34,6 +36,10 @@ class Made(Callback):
             folder = Path(config.hydra.run.dir).absolute()
         except OmegaConfBaseException:  # which Hydra meets too, and tells
             return
+        if named_by_time(config.hydra) and not config.get("resume"):
+            with read_write(config), open_dict(config):
+                config.hydra.run.dir = str(new_folder(Path(config.hydra.run.dir)))
+            folder = Path(config.hydra.run.dir).absolute()
         # os.path's, unlike Path's, also take names that are too long
         Made.folders = Made.folders or [path for path in (folder, *folder.parents) if not os.path.exists(path)]
         Made.files = [path for name in ("train.log", ".lock") if not os.path.exists(path := folder / name)]
@@ -41,6 +47,22 @@ class Made(Callback):
     @classmethod
     def reset(cls) -> None:
         cls.folders, cls.files = [], []
+
+
+def new_folder(named: Path) -> Path:
+    """Makes a folder that nobody has, by this name or a numbered one."""
+    for k in itertools.count(1):
+        folder = named if k == 1 else named.with_name(f"{named.name}_{k}")
+        parent = not folder.parent.exists()
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            return folder  # Hydra raises the same, where it is reported
+        Made.folders = [folder.absolute(), *([folder.parent.absolute()] if parent else [])]
+        return folder
+    raise AssertionError
 
 
 def remove_if_unused(folder: Path) -> None:

@@ -80,6 +80,7 @@ def run(
             return behind.best
         clock.lap("training", apart=pictures.seconds)
         clock.phases["pictures"] = round(pictures.seconds, 1)
+        clock.add(before.phases)
         with progress.phase("exporting"):
             result = finish(parts, pictures, place, training, behind, folder, clock)
     tell(result, folder, pictures)

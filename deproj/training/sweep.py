@@ -48,7 +48,7 @@ def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state
     """
     run = RunFolder(folder)
     run.write(run.job, JobRecord(number, settings, state, error))
-    write_index(sweep)
+    write_index(sweep, run)
 
 
 def refuse(sweep: Path, folder: Path, error: str) -> bool:
@@ -57,13 +57,18 @@ def refuse(sweep: Path, folder: Path, error: str) -> bool:
     if not run.job.is_file():
         return False
     run.write(run.job, replace(run.read_job(), error=error))
-    write_index(sweep)
+    write_index(sweep, run)
     return True
 
 
-def write_index(sweep: Path) -> None:
+def write_index(sweep: Path, changed: RunFolder | None = None) -> None:
+    """Writes the index anew.
+
+    Args:
+        changed: the one job that differs from the index: reading all, whenever one changes, takes hours in a sweep of a thousand.
+    """
     with alone(sweep / ".lock"):
-        found = rows(sweep)
+        found = rows(sweep) if changed is None else rows_with(sweep, changed)
         columns = list(dict.fromkeys(key for row in found for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -80,18 +85,31 @@ def jobs(sweep: Path) -> list[tuple[RunFolder, JobRecord]]:
 
 def rows(sweep: Path) -> list[dict[str, Any]]:
     """The jobs of a sweep by number: folder, settings, state, best metrics and seconds, as `INDEX` holds them."""
-    found = []
-    for run, job in jobs(sweep):
-        row: dict[str, Any] = {"number": job.number, "folder": run.path.relative_to(sweep).as_posix(), **job.settings}
-        row |= {"state": job.state, "val_loss": "", "epochs": "", "seconds": ""}
-        row |= {f"{kind}/{name}": "" for kind in KINDS for name in MEASURES}
-        if job.state == "done":
-            try:
-                row |= results(run)
-            except (OSError, UserError):  # somebody has deleted it to have the job done again
-                row["state"] = "without result"
-        found.append(row | {"error": job.error})
-    return found
+    return [row_of(sweep, run, job) for run, job in jobs(sweep)]
+
+
+def row_of(sweep: Path, run: RunFolder, job: JobRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"number": job.number, "folder": run.path.relative_to(sweep).as_posix(), **job.settings}
+    row |= {"state": job.state, "val_loss": "", "epochs": "", "seconds": ""}
+    row |= {f"{kind}/{name}": "" for kind in KINDS for name in MEASURES}
+    if job.state == "done":
+        try:
+            row |= results(run)
+        except (OSError, UserError):  # somebody has deleted it to have the job done again
+            row["state"] = "without result"
+    return row | {"error": job.error}
+
+
+def rows_with(sweep: Path, changed: RunFolder) -> list[dict[str, Any]]:
+    """The rows of the index as it is, one of them anew; all of them anew where it can't be read."""
+    try:
+        with (sweep / INDEX).open(encoding="utf-8", newline="") as file:
+            found: dict[str, dict[str, Any]] = {row["folder"]: dict(row) for row in csv.DictReader(file, strict=True)}
+        row = row_of(sweep, changed, changed.read_job())
+        found[row["folder"]] = row
+        return sorted(found.values(), key=lambda row: (int(row["number"]), row["folder"]))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        return rows(sweep)
 
 
 def results(run: RunFolder) -> dict[str, Any]:

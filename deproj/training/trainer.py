@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from deproj.process.interruption import Interrupted, Interruption
 from deproj.process.progress import SILENT, Progress
 from deproj.runs.folder import RunFolder
-from deproj.training.callbacks import LevelMemory, StopOnSignal
+from deproj.training.callbacks import LevelMemory, SpentSeconds, StopOnSignal
 from deproj.training.checkpoints import Behind, RunCheckpoint, WholeCheckpoints
 from deproj.training.dashboards import Dashboard
 from deproj.training.metrics_file import MetricsFile
@@ -61,6 +61,7 @@ class Training:
         """Makes the trainer; only rank zero logs, draws and shows progress."""
         callbacks: list[pl.Callback] = [EarlyStopping("val/loss", patience=chosen.trainer.patience)]
         callbacks += [StopOnSignal(interruption, folder.last_checkpoint), LevelMemory()]
+        callbacks += [SpentSeconds(before.phases, pictures.benchmark)]
         callbacks += [] if pictures.benchmark is None else [pictures.benchmark]
         callbacks += [EpochLines(progress)] * (progress is not SILENT)
         callbacks += [RunCheckpoint(folder.checkpoints)]

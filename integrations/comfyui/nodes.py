@@ -74,7 +74,12 @@ class LoadDeprojector:
         there = found()
         if not path.strip() and model not in there:
             raise UserError(f"no deprojector {model!r} in models/{FOLDER}; put a model's folder there, or give its path.")
-        return (Managed(Deprojector.from_pretrained(path.strip() or there[model])),)
+        loaded = Deprojector.from_pretrained(path.strip() or there[model])
+        if loaded.clip_skip > 1:  # in ComfyUI the pooled output, by which EOS is found, isn't among the states then
+            raise UserError(
+                f"this deprojector was trained with clip skip {loaded.clip_skip}; the nodes take those of clip skip 1."
+            )
+        return (Managed(loaded),)
 
 
 class DeprojectConditioning:

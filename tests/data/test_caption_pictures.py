@@ -55,6 +55,23 @@ def test_a_folder_has_a_picture_for_each_caption(folder: Path):
     assert FolderPictures(folder).fingerprint != before, "another picture"
 
 
+def test_capitals_in_names_make_no_difference(folder: Path):
+    Image.new("RGB", (40, 50), (1, 2, 3)).save(folder / "IMG_1.PNG")
+    (folder / "img_1.txt").write_text("a tree", encoding="utf-8")
+    (folder / "D.TXT").write_text("a house", encoding="utf-8")
+    Image.new("RGB", (40, 50), (4, 5, 6)).save(folder / "d.Jpg", quality=100)
+    tree, house = FolderPictures(folder).of(["a tree", "a house"], 0)
+    assert tree.getpixel((3, 3)) == (1, 2, 3)
+    assert house.size == (40, 50)
+
+
+def test_latents_of_a_vae_in_bfloat16_are_kept(encoder: TextEncoder):
+    renderer = StableDiffusion.named("pixel").renderer(encoder, "cpu", torch.bfloat16)
+    found = CaptionLatents(ScenePictures(), renderer, (8, 8, 8)).of(["cat"], 0)
+    assert found.dtype == np.float16
+    assert np.isfinite(found).all()
+
+
 def test_what_has_no_pictures_is_refused(folder: Path, tmp_path: Path):
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.txt").write_text("text", encoding="utf-8")

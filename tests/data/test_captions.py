@@ -142,6 +142,12 @@ def test_what_is_read(tmp_path: Path, kind: str):
 REFUSED: dict[str, tuple[str, str | bytes, str | None, str]] = {
     "more fields": ("a.csv", "id,caption\n0,cat\n1,1girl, blue hair\n", None, r"line 3: 3 fields under 2 names; put a text"),
     "more fields, first column, no spaces": ("a.csv", "caption,by\ncat,red,me\n", None, "line 2: 3 fields under 2 names"),
+    "more fields, a space after each comma": (
+        "a.csv",
+        "caption, by\na cat, red, me\na dog, me\n",
+        None,
+        "line 2: 3 fields under 2 names",
+    ),
     "more fields, one name": ("a.csv", "caption\ncat\n1girl,red hair\n", None, "line 3: 2 fields under 1 name;"),
     "more fields, semicolons": ("a.csv", "n;caption\n1;a;b\n", None, "line 2: 3 fields"),
     "more fields, tabs": ("a.tsv", "caption\tn\na\tb\tc\n", None, "line 2: 3 fields"),

@@ -149,6 +149,14 @@ def test_the_picker_lists_folders_and_a_path_is_taken(package: ModuleType, tmp_p
         out_of(package, "DeprojLoad", model="gone", path="")
 
 
+def test_one_of_another_clip_skip_is_refused(package: ModuleType, encoder: TextEncoder, tmp_path: Path):
+    model = LSTMDeprojector.for_encoder(encoder)
+    model.provenance["clip_skip"] = 2
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="trained with clip skip 2; the nodes take those of clip skip 1"):
+        out_of(package, "DeprojLoad", model="", path=str(tmp_path))
+
+
 def test_a_deprojector_that_was_trained_anew_is_loaded_anew(package: ModuleType, encoder: TextEncoder, tmp_path: Path):
     load = package.NODE_CLASS_MAPPINGS["DeprojLoad"]
     LSTMDeprojector.for_encoder(encoder).save_pretrained(tmp_path)

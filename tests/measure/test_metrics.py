@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deproj.clip.encoder import TextEncoder
@@ -21,6 +21,7 @@ from deproj.measure import metrics
 from deproj.measure.baselines import BASELINES, Ridge
 from deproj.measure.evaluator import Evaluator, evaluation_prompts, prompts_of_file
 from deproj.measure.metrics import Measure
+from deproj.model.lstm import LSTMDeprojector
 from deproj.process.errors import UserError
 from deproj.runs.records import MEASURES
 from deproj.selection import AllTokens, EosOnward, TokenSelection, WordsEos, WordsEosReversed
@@ -154,7 +155,27 @@ def test_what_belongs_to_the_world_is_kept_and_made_again_when_damaged(
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_clip_scores_tell_pictures_from_others(encoder: TextEncoder, tmp_path: Path):
+def test_parts_are_measured_as_the_whole(evaluator: Evaluator, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch):
+    from deproj.measure import evaluator as module
+
+    own = Evaluator(encoder, None, [*evaluator.prompts, "cat", "1boy, at night"], None, evaluator.cache)
+    model = LSTMDeprojector.for_encoder(encoder).eval()
+    whole = own(model, AllTokens())
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    parts = own(model, AllTokens())
+    for name, value in whole.values.items():
+        assert parts.values[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_another_word_is_another_world(tmp_path: Path):
+    encoder = TextEncoder.from_pretrained("pixel", "pixel")
+    before = Evaluator(encoder, None, ["zork cat", "cat"], None, tmp_path).world_hash
+    save_file({"emb_params": torch.randn(2, encoder.width)}, tmp_path / "zork.safetensors")
+    encoder.load_textual_inversion(tmp_path / "zork.safetensors")
+    assert Evaluator(encoder, None, ["zork cat", "cat"], None, tmp_path).world_hash != before
+
+
+def test_clip_scores_tell_pictures_from_others(encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On the pixel world's own CLIP, given a tokenizer beside it as the Hub's have."""
     import shutil
 
@@ -166,6 +187,9 @@ def test_clip_scores_tell_pictures_from_others(encoder: TextEncoder, tmp_path: P
     prompts = ["cat in forest", "1girl red hair black skirt in class room", "1boy at night"]
     pictures = renderer(encoder(prompts).states, (0, 1, 2))
     right = metrics.clip_scores(pictures, prompts, str(clip), "cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "SCORED_AT_ONCE", 2)
+        assert metrics.clip_scores(pictures, prompts, str(clip), "cpu").value == pytest.approx(right.value, rel=1e-4)
     wrong = metrics.clip_scores(pictures, prompts[1:] + prompts[:1], str(clip), "cpu")
     assert right.value > wrong.value + 10
     assert (np.abs(right.above) <= 100).all()

@@ -10,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from deproj import evaluate
 from deproj.process import system
 from deproj.process.errors import run_command
+from deproj.process.files import alone, write_whole
 from deproj.process.interruption import Interruption
+from deproj.process.machine import multiplies_bfloat16
 from deproj.settings.messages import typed
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +126,59 @@ def test_the_main_job_does_without_what_a_system_may_lack(
     assert train("hydra.run.dir=run", "render=1", "sd.steps=3", "evaluate=2").code == 0
     assert (tmp_path / "run" / "result.json").exists()
     assert Interruption().numbers == system.END_SIGNALS
+
+
+@pytest.mark.parametrize(
+    ("able", "faster"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"cpu_name": "Neoverse-V1", "sve_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_products_in_bfloat16_are_told_by_the_processor(able: dict[str, Any], faster: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
+    assert multiplies_bfloat16("cpu") is faster
+
+
+def test_two_writers_of_a_file_leave_one_of_the_two(tmp_path: Path):
+    path, texts = tmp_path / "a.json", ["a" * 200_000, "b" * 100_000]
+    path.write_text(texts[0], encoding="utf-8")
+    failed: list[BaseException] = []
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(60):
+                write_whole(path, text)
+        except BaseException as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_text(encoding="utf-8") in texts
+    assert not failed
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_that_looks_keeps_none_out(tmp_path: Path):
+    """A listing of runs takes a lock for a moment to see whether it is free."""
+    path = tmp_path / ".lock"
+
+    def look() -> None:
+        with alone(path):
+            time.sleep(0.3)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    time.sleep(0.1)
+    with alone(path, refusal="another process is at work", patience=5.0):
+        pass
+    looking.join()
 
 
 def test_memory_is_told_or_left_out(monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ import torch
 from conftest import Ended, start, wait_for
 
 from deproj.process.errors import UserError
+from deproj.runs.folder import RunFolder
 from deproj.training.metrics_file import MetricsFile
 
 Train = Callable[..., Ended]
@@ -112,6 +113,30 @@ def kill_at_random(seed: int, kills: int, undisturbed: Path, tmp_path: Path) -> 
     assert start(tmp_path, *resume).wait() == 0, (tmp_path / "said").read_text(encoding="utf-8")
     ended_alike(undisturbed / "whole", tmp_path / "part")
     return moments
+
+
+def test_a_resumed_run_counts_the_seconds_before(train: Train, tmp_path: Path):
+    from deproj.training.checkpoints import Behind
+
+    assert train("hydra.run.dir=run", "render=1").code == 0
+    run = RunFolder(tmp_path / "run")
+    before, first = Behind.of(run.last_checkpoint).phases, run.read_result()
+    assert before["pictures"] > 0
+    assert 0 < before["training"] <= first.phases["training"] + 0.1
+    assert train("resume=run", "trainer.max_epochs=2", defaults=False).code == 0
+    both, after = run.read_result(), Behind.of(run.last_checkpoint).phases
+    assert both.phases["training"] > before["training"]
+    assert after["training"] > before["training"]
+    assert both.seconds >= round(sum(both.phases.values()) - 0.5)
+    assert both.phases["pictures"] >= before["pictures"]
+
+
+def test_a_learning_rate_that_has_fallen_does_not_rise_again(train: Train):
+    assert train("hydra.run.dir=run", "optimizer.schedule=cosine").code == 0
+    again = train("resume=run", "trainer.max_epochs=2", defaults=False)
+    assert again.code == 1
+    assert "its learning rate fall to 0 at the end of epoch 1" in again.err
+    assert "start a new one with init_from=" in again.err
 
 
 def test_killed_runs_end_as_if_undisturbed(undisturbed: Path, tmp_path: Path):

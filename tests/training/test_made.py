@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Ended
 
-from deproj.train import resume_folder, run_dir
+from deproj.train import resume_folder
+from deproj.training.made import new_folder
 
 MISTAKE = ["selection=words_eos", "feed=recursive", "trainer.patience=wrong"]
 
@@ -41,14 +42,25 @@ def test_a_mistake_leaves_nothing_of_its_own(train: Callable[..., Ended], tmp_pa
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("time.strftime", lambda form: "runs/now")
-    found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(run_dir(None))) for _ in range(20)]
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(new_folder(Path("runs/now")))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(set(found)) == len(list((tmp_path / "runs").iterdir())) == 20
+
+
+@pytest.mark.parametrize("experiment", ["small", "best"])
+def test_a_run_whose_folder_has_a_name_makes_no_other(experiment: str, train: Callable[..., Ended], tmp_path: Path):
+    ended = train("--dry-run", f"experiment={experiment}")
+    assert f"Folder: {Path('runs', experiment)}." in ended.out
+    assert list(tmp_path.iterdir()) == []
+    assert train(f"experiment={experiment}", "trainer.patience=wrong").code == 1
+    assert list(tmp_path.iterdir()) == []
+    own = ("objective.states_first=9", "data.variants=2", "model.hidden=16")
+    assert train(f"experiment={experiment}", *own).code == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [experiment]
 
 
 def test_a_checkpoint_is_understood_as_its_run():

@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 from conftest import Ended, start, wait_for
 
+from deproj.runs.folder import RunFolder
+from deproj.runs.records import JobRecord
+from deproj.training.sweep import note, rows
+
 Train = Callable[..., Ended]
 
 
@@ -52,6 +56,32 @@ def test_a_sweep_is_indexed_and_skips_what_is_done(train: Train, tmp_path: Path)
     assert found[0] == best["folder"] or rows[0]["composed/fidelity"] == rows[1]["composed/fidelity"], "the best first"
     assert not list((tmp_path / "sweep").rglob("app.log"))
     assert all(path.with_name("train.log").is_file() for path in results)
+
+
+def test_a_change_of_one_job_reads_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    whole = RunFolder.read_job
+
+    def counted(run: RunFolder) -> JobRecord:
+        read.append(run.path)
+        return whole(run)
+
+    monkeypatch.setattr(RunFolder, "read_job", counted)
+    for number in range(12):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        note(
+            tmp_path, folder, number, {"seed": number, "data.split": 0.1 * number} if number > 3 else {"seed": number}, "started"
+        )
+    note(tmp_path, tmp_path / "10", 10, {"seed": 10}, "failed", "a reason, with a comma")
+    assert len(read) == 13
+    found = index(tmp_path)
+    assert [row["number"] for row in found] == [str(number) for number in range(12)]
+    assert (found[10]["state"], found[10]["error"], found[10]["data.split"]) == ("failed", "a reason, with a comma", "")
+    assert found == [{key: str(row.get(key, "")) for key in found[0]} for row in rows(tmp_path)], "as by reading all"
+    (tmp_path / "sweep.csv").write_text("number,folder\nx", encoding="utf-8")
+    note(tmp_path, tmp_path / "10", 10, {"seed": 10}, "done")
+    assert len(index(tmp_path)) == 12, "what is damaged is made anew"
 
 
 def test_a_sweep_of_before_goes_on_in_its_own_folders(train: Train, tmp_path: Path):

@@ -172,8 +172,8 @@ def has_extra(row: Row, header: list[str]) -> bool:
 def has_bare_commas(path: Path, column: str) -> bool:
     """Whether the texts have commas that no quotes hold, and yet can be told apart.
 
-    That is where the captions are the first column, so that no field before them can take a part of them, and where no row
-    has too many fields if a comma before a space is part of a text.
+    That is where the captions are the first column, so that no field before them can take a part of them, where no row has too
+    many fields if a comma before a space is part of a text, and where no such comma parts the header's names.
     """
 
     def too_long(bare: bool) -> bool:
@@ -183,6 +183,9 @@ def has_bare_commas(path: Path, column: str) -> bool:
 
     with closing(rows(path, column)) as records:
         if header_of(path, records).index(column) != 0:
+            return False
+    with closing(rows(path, column)) as records:
+        if any(", " in line for line in next(records).lines):
             return False
     return too_long(bare=False) and not too_long(bare=True)
 

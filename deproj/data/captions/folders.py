@@ -6,7 +6,7 @@ import errno
 import glob
 import os.path
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from deproj.data.captions.text_files import kind_of, readable
@@ -105,7 +105,7 @@ def one_kind(paths: Sequence[Path], name: str) -> list[Path]:
     return list(paths)
 
 
-def is_beside_picture(path: Path, pictures: set[str]) -> bool:
+def is_beside_picture(path: Path, pictures: Container[str]) -> bool:
     """Whether a text file is the caption of a picture that has the same name.
 
     Args:
@@ -114,6 +114,8 @@ def is_beside_picture(path: Path, pictures: set[str]) -> bool:
     return kind_of(path) in BESIDE and (path.suffix.lower() == ".caption" or path.stem.casefold() in pictures)
 
 
-def pictures_in(folder: Path) -> set[str]:
-    """The names of the pictures of a folder, without their ends and in small letters."""
-    return {path.stem.casefold() for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names, without their ends and in small letters; of several, the first in `PICTURES`."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    found.sort(key=lambda path: PICTURES.index(path.suffix.lower()), reverse=True)
+    return {path.stem.casefold(): path for path in found}

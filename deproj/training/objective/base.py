@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from deproj.feed import FeedMode
 from deproj.model.base import Deprojector
 from deproj.selection import TokenSelection
 
-__all__ = ["Learner", "Objective", "States", "weighted_loss"]
+__all__ = ["Learner", "Objective", "States", "states_error", "weighted_loss"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,19 @@ class States(Objective):
     """The error of the states that a selection selects, fed as a feed mode feeds."""
 
     def loss(self, learner: Learner, rows: Rows) -> Tensor:
-        plan = learner.selection(rows.length)
-        used = plan.places
-        target = plan.arrange(rows.states)[:, 1:used]
-        prediction = learner.predict(rows.embedding, target)
-        return weighted_loss(prediction, target, plan.weight[:, 1:used], plan.weight.shape[1])
+        return states_error(learner.selection, rows, lambda target: learner.predict(rows.embedding, target))
+
+
+def states_error(selection: TokenSelection, rows: Rows, predict: Callable[[Tensor], Tensor]) -> Tensor:
+    """The error of the states that a selection selects.
+
+    Args:
+        predict: the true sequence after SOS (B, P, D) to the model's.
+    """
+    plan = selection(rows.length)
+    used = plan.places
+    target = plan.arrange(rows.states)[:, 1:used]
+    return weighted_loss(predict(target), target, plan.weight[:, 1:used], plan.weight.shape[1])
 
 
 def weighted_loss(prediction: Tensor, target: Tensor, weight: Tensor, places: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from deproj.data.cache import Rows
 from deproj.draw.denoiser import Denoiser
 from deproj.process.errors import UserError
-from deproj.training.objective.base import Learner, Objective, States
+from deproj.training.objective.base import Learner, Objective, States, states_error
 from deproj.training.objective.ways import Asked, Pool, noised, way
 
 __all__ = ["Attention", "Conditioning", "ThroughUNet"]
@@ -58,9 +58,12 @@ class ThroughUNet(Objective):
         if self.done <= self.states_first:
             return States().loss(learner, rows)
         asked = self.asked(rows)
-        above, below = self.errors(asked, generated(learner, asked.rows))
+        made = generated(learner, asked.rows)
+        above, below = self.errors(asked, made)
         loss = above.sum() / below.sum()
-        return loss + self.states * States().loss(learner, asked.rows) if self.states else loss
+        if self.states:  # of the states at hand: a CUDA graph can't be replayed twice before its backward
+            loss = loss + self.states * states_error(learner.selection, asked.rows, lambda true: made[:, 1 : 1 + true.shape[1]])
+        return loss
 
     def asked(self, rows: Rows) -> Asked:
         """Of the captions' pictures, where there are any, else of captions on their way."""

@@ -21,6 +21,7 @@ from deproj.draw.denoiser import Denoiser
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.feed import Recursive
 from deproj.measure.metrics import Reference, conditioning_error
+from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError
 from deproj.selection import EosOnward
@@ -207,6 +208,28 @@ def test_first_the_states_alone(denoiser: Denoiser):
     other.bind(denoiser, 1)
     other.restore(copy.deepcopy(objective.state()))
     assert other.loss(learner, batch) == objective.loss(learner, batch), "it goes on from its state"
+
+
+def test_the_states_error_is_added_of_the_states_that_were_made(denoiser: Denoiser):
+    torch.manual_seed(0)
+    calls: list[int] = []
+
+    class Counted(Recursive):
+        def __call__(self, model: Deprojector, embedding: Tensor, target: Tensor) -> Tensor:
+            calls.append(target.shape[1])
+            return super().__call__(model, embedding, target)
+
+    model, batch = LSTMDeprojector(LSTMConfig(WIDTH, 9)).double(), rows()
+    losses = []
+    for share in (0.0, 0.5):
+        objective = Conditioning(states=share)
+        objective.bind(denoiser, 0)
+        losses.append(objective.loss(Learner(model, EosOnward(), Counted()), batch))
+    assert calls == [76, 76], "once a step: a CUDA graph can't be replayed twice before its backward"
+    other = Conditioning()
+    other.bind(denoiser, 0)
+    added = States().loss(Learner(model, EosOnward(), Recursive()), other.asked(batch).rows)
+    torch.testing.assert_close(losses[1] - losses[0], 0.5 * added)
 
 
 def test_a_pool_goes_on_from_its_state(denoiser: Denoiser, tmp_path: Path):
