@@ -37,7 +37,8 @@ def sheet(
         notes: written over cells, by row and column: why there is no picture.
     """
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    left, top, gap, middle = 150, 64, 8, 24
+    widest = max((font.getlength(word) for label in rows for word in label.split()), default=0)
+    left, top, gap, middle = min(max(150, int(widest) + 20), 300), 64, 8, 24
     half = len(columns) // 2 if halves else len(columns)
 
     def x_of(column: int) -> int:
