@@ -245,9 +245,10 @@ class DeprojectorPipeline:
         if self.model.distance is not None:
             for expression, far in zip(expressions, self.model.distance(embedding).tolist(), strict=True):
                 if far > FAR:
+                    times = f"{far:.1f}" if far < 10 else f"{far:,.0f}"
                     said.append(
-                        f"{shorten(str(expression))!r} is {far:.1f} times as far out as the prompts that the deprojector "
-                        "was trained on; its picture may be wrong."
+                        f"{shorten(str(expression))!r} is {times} times as far out as the prompts that the deprojector was "
+                        "trained on; its picture may be wrong."
                     )
         return said
 
@@ -290,7 +291,9 @@ class DeprojectorPipeline:
         texts = [expression.plain for expression in expressions]
         if None in texts:
             without = shorten(str(expressions[texts.index(None)]))
-            raise UserError(f"strength below 1 needs true states, which {without!r} has not: texts and sums of texts have.")
+            raise UserError(
+                f"strength below 1 needs true states, which only texts and sums of texts have; {without!r} is neither."
+            )
         if self.selection is None:
             raise UserError("strength below 1 needs to know the order of the model's states; hand over its selection.")
         true = self.encoder([words or "" for words in texts])

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from deproj.pipeline import DeprojectorPipeline
 from deproj.pixel import scenes
 from deproj.process.errors import UserError
 
-pytest.importorskip("gradio", reason="the extra demo is not installed")
+gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 START = Settings.start(EXAMPLES[0], "a", 3.0)
@@ -56,7 +57,7 @@ def photo() -> Image.Image:
 
 def test_a_link_gives_its_settings_back():
     settings = Settings(
-        rows("cat & maid", "red hair:1.2", "#?"), (1.0, -0.5, 2.0, 1.0), 0.3, "1boy", 0.25, "cat", ("b",), 7, 3, 0.5, 4.5
+        rows("cat & maid", "red hair:1.2", "#?"), (1.0, -0.5, 2.0, 1.0), 0.3, "1boy", 0.25, True, "cat", ("b",), 7, 3, 0.5, 4.5
     )
     assert Settings.of_query(settings.query(START), START, MODELS) == settings
     assert Settings.of_values(settings.values, MODELS) == settings
@@ -95,13 +96,11 @@ def test_what_is_good_of_a_link_is_taken():
 # --- Drawing --------------------------------------------------------------------------------------
 
 
-def drawn(
-    pipes: dict[str, DeprojectorPipeline], folder: Path, picture: Image.Image | None = None, strip: bool = False, **changed: Any
-) -> Any:
+def drawn(pipes: dict[str, DeprojectorPipeline], folder: Path, picture: Image.Image | None = None, **changed: Any) -> Any:
     from deproj.demo.drawing import draw
 
     settings = replace(START, models=tuple(pipes), **changed)
-    return draw(pipes, settings, START, picture, folder, strip)
+    return draw(pipes, settings, START, picture, folder)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -140,7 +139,7 @@ def test_a_strip_goes_the_whole_way(pipe: DeprojectorPipeline, tmp_path: Path):
     assert len(found.files["a"]) == 6
     for there, end in ((found.files["a"][0], ends[0]), (found.files["a"][-1], ends[1])):
         assert np.abs(pixels(there) - pixels(end)).max() <= 2
-    with pytest.raises(UserError, match="type the one at its end"):
+    with pytest.raises(UserError, match="type the prompt at the end"):
         drawn({"a": pipe}, tmp_path, strip=True)
 
 
@@ -189,10 +188,64 @@ def test_a_downloaded_picture_restores_its_settings(pipe: DeprojectorPipeline, t
 
     page = Page({"a": pipe}, tmp_path)
     settings = replace(page.start, prompts=rows("1girl", "red hair"), seed=9, count=2, negative="cat")
-    path = page.drawn([], None, *settings.values)[-1].value[0]["image"]["path"]
-    assert page.restored(path) == ["", *settings.values]
+    (entry,) = page.drawn([], None, *settings.values)[-2]
+    back = page.restored(entry.path)
+    assert back[:-3] == [None, *settings.values]
+    assert [getattr(section, "open", None) for section in back[-3:]] == [True, None, None], "what is set can be seen"
     Image.new("RGB", (8, 8)).save(tmp_path / "none.png")
-    assert "This file doesn't say what it was made of" in page.restored(str(tmp_path / "none.png"))[0]
+    with pytest.raises(gr.Error, match="This file doesn't say what it was made of"):
+        page.restored(str(tmp_path / "none.png"))
+
+
+def test_a_mistake_says_in_which_field_and_wipes_nothing(pipe: DeprojectorPipeline, tmp_path: Path):
+    from deproj.demo.page import Page
+
+    page = Page({"a": pipe}, tmp_path)
+    (tmp_path / "fake.png").write_text("no picture", encoding="utf-8")
+
+    def problem(photo: str | None = None, **changed: Any) -> str:
+        values = replace(page.start, **changed).values
+        return str(page.drawn([], photo, *values)[0])
+
+    assert problem(to="(dog").startswith('<p role="alert">the prompt at the end: ')
+    assert "what to avoid: this bracket" in problem(negative="(")
+    assert "prompt 3: this bracket" in problem(prompts=rows("cat", "", "(dog"))
+    assert problem(prompts=rows("(dog")).startswith('<p role="alert">this bracket')
+    assert "a picture: the file cannot be read as a picture" in problem(str(tmp_path / "fake.png"))
+    for seed in (-5, 1.5, 10**20):
+        assert "seed is a whole number from 0" in problem(seed=seed)
+    assert "<img" not in problem(prompts=rows('"<img src=x>" ('))
+    said = page.drawn([], None, *replace(page.start, prompts=rows('"![x](http://192.0.2.1/a.png)"')).values)[5]
+    assert "<p" in said
+    assert "<img" not in said
+
+
+def test_the_history_brings_a_picture_back(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path):
+    from deproj.demo.page import Page
+
+    page = Page({"a": pipe}, tmp_path)
+    photo.save(tmp_path / "photo.png")
+    history = page.drawn([], None, *page.start.values)[-2]
+    history = page.drawn(history, str(tmp_path / "photo.png"), *page.start.values)[-2]
+    assert [entry.photo for entry in history] == [str(tmp_path / "photo.png"), None]
+    assert page.recalled(history, SimpleNamespace(index=0))[0] == str(tmp_path / "photo.png")
+    assert page.recalled(history, SimpleNamespace(index=1))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "longer"),
+    [
+        ("", "maid"),
+        ("cat", "cat, maid"),
+        ("cat, ", "cat, maid"),
+        ("cat | 1boy @ 0.4", "maid, cat | 1boy @ 0.4"),
+        ("(cat", "(cat, maid"),
+    ],
+)
+def test_a_word_is_added_where_it_can_stand(prompt: str, longer: str):
+    from deproj.demo.page import added
+
+    assert added(prompt, ["maid"]) == longer
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -213,6 +266,15 @@ def test_mistakes(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPat
     ended = call(main, arguments, monkeypatch, capsys)
     assert ended.code == 1
     assert said in ended.err
+
+
+#: Drops the first picture on the page's heading.
+DROP = """async () => {
+    const answer = await fetch(document.querySelector(".picture img").src), dropped = new DataTransfer();
+    dropped.items.add(new File([await answer.blob()], "a.png", { type: "image/png" }));
+    const about = { dataTransfer: dropped, bubbles: true, cancelable: true };
+    document.querySelector("h1").dispatchEvent(new DragEvent("drop", about));
+}"""
 
 
 @contextmanager
@@ -328,7 +390,27 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
         changes(lambda: page.get_by_text(EXAMPLES[1], exact=True).click())
         assert prompt.input_value() == EXAMPLES[1]
         assert page.locator(".picture.stale").count() == 0
-        page.locator("#history img").nth(2).click()
+        prompt.fill("1girl, in forest")
+        prompt.press("Enter")
+        page.wait_for_timeout(200)
+        typed("1boy, in forest")
+        # what was asked for while something was drawn is drawn after it, and is there when the page is loaded again
+        page.wait_for_function("location.search == '?prompt=1boy%2C+in+forest'")
+        page.get_by_text("from one prompt to another").click()
+        end = page.get_by_label("the prompt at the end")
+        end.fill("(dog")
+        end.press("Enter")
+        page.wait_for_function(
+            "document.querySelector('#problem p')?.textContent.startsWith('the prompt at the end: this bracket')"
+        )
+        page.wait_for_timeout(500)
+        box = page.locator("#problem").bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] < page.evaluate("innerHeight"), "in sight, however far down one is"
+        page.evaluate(DROP)
+        page.wait_for_function("document.querySelector('#prompt textarea, #prompt input').value == '1boy, in forest'")
+        page.wait_for_function("document.querySelectorAll('#problem p').length == 0")
+        page.locator("#history img").nth(4).click()
         page.wait_for_function("document.querySelector('#prompt textarea, #prompt input').value == '1girl, red hair'")
         page.goto(link)
         page.wait_for_function("document.querySelector('#prompt textarea, #prompt input')?.value == '1girl, red hair'")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,46 +48,59 @@ def expression_of(settings: Settings, picture: Image | None, share: float | None
     """
     seen = None if picture is None else to_rgb(picture, "the picture")
     total, called = Expression(), False
-    for prompt, weight in zip(settings.prompts, settings.weights, strict=True):
+    for number, (prompt, weight) in enumerate(zip(settings.prompts, settings.weights, strict=True), 1):
         if prompt.strip() and weight:
-            read = parse(prompt)
-            called = called or bool(read.names)
-            total += with_picture(read, seen) * weight
+            with field(f"prompt {number}" if number > 1 else ""):
+                called = called or bool(parse(prompt).names)
+                total += read(prompt, seen) * weight
     if seen is not None and settings.picture_weight and not called:
         total += of_picture(seen) * settings.picture_weight
     if not total.terms:
         raise UserError("there is nothing to draw yet: type a prompt, or drop a picture in.")
     if not settings.to.strip():
         return total
-    end = with_picture(parse(settings.to), seen)
+    with field("the prompt at the end"):
+        end = read(settings.to, seen)
     return between(total, end, settings.share if share is None else share)
 
 
-def with_picture(expression: Expression, picture: Image | None) -> Expression:
-    """An expression whose names, as in ``<photo>``, all mean the picture."""
+@contextmanager
+def field(name: str) -> Iterator[None]:
+    """Says in which field of the page a mistake is; the first prompt goes without saying."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}" if name else str(error)) from None
+
+
+def read(prompt: str, picture: Image | None) -> Expression:
+    """What a prompt says, its names, as in ``<photo>``, all meaning the picture."""
+    expression = parse(prompt)
     if not (names := expression.names):
         return expression
     if picture is None:
+        if hints := hints_at([prompt]):
+            raise UserError(hints[0])
         name = sorted(names)[0]
         raise UserError(f"<{name}> stands for a picture: drop one in under “a picture”, or leave <{name}> out.")
     return expression.with_pictures(dict.fromkeys(names, picture))
 
 
-def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | None, folder: Path, strip: bool = False) -> Drawn:
-    """Draws with each chosen model, and from the true states where there are any.
+def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | None, folder: Path) -> Drawn:
+    """Draws with each chosen model, and from the true states where there are any; a strip in `STEPS` pictures from one seed.
 
     Args:
         start: what links leave out.
         folder: of the files.
-        strip: whether to draw the whole way to the prompt at its end, in `STEPS` pictures from one seed.
 
     Raises:
         UserError: for settings that nothing can be drawn from.
     """
     if not settings.models:
         raise UserError("there is nothing to draw with: choose a model.")
+    strip = settings.strip
     if strip and not settings.to.strip():
-        raise UserError("a strip goes from one prompt to another: type the one at its end.")
+        raise UserError("the whole way goes from one prompt to another: type the prompt at the end.")
     shares = [k / (STEPS - 1) for k in range(STEPS)] if strip else [settings.share]
     expressions = [expression_of(settings, picture, share) for share in shares]
     seeds = [settings.seed] * len(shares) if strip else [settings.seed + k for k in range(settings.count)]
@@ -99,7 +114,7 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
         base = stamp_of(pipe, settings.models[0], settings, picture)
         files[TRUE_STATES] = write(pipe, states, replace(base, strength=0.0), query, seeds, folder)
     else:
-        said.append("No true states: only a text, or a sum of texts, has any.")
+        said.append("There is no picture of true states here: only a text, or a sum of texts, has true states.")
     for name in settings.models:
         pipe = pipes[name]
         embedded = pipe.embed(expressions)
@@ -127,7 +142,8 @@ def write(pipe: DeprojectorPipeline, states: torch.Tensor, base: Stamp, query: s
         query: the page's settings as a link's.
     """
     files = []
-    positive, negative = pipe.with_negative(states, base.negative)
+    with field("what to avoid"):
+        positive, negative = pipe.with_negative(states, base.negative)
     for seed, pixels in zip(seeds, pipe.draw(positive, negative, seeds, base.guidance), strict=True):
         image = fromarray(pixels.numpy())
         stamp = replace(base, seed=seed, width=image.width, height=image.height)

@@ -9,16 +9,28 @@ from typing import Any
 import gradio as gr
 
 from deproj.demo.drawing import STEPS
-from deproj.demo.settings import MOST, ROWS, SEEDS, Settings
-from deproj.demo.words import EXAMPLES, HELP, caption
+from deproj.demo.settings import MOST, ROWS, Settings
+from deproj.demo.words import ABOUT_MODELS, EXAMPLES, HELP, caption
+from deproj.draw.sheets import TRUE_STATES
+from deproj.model.store import shipped
 
 __all__ = ["STYLE", "Asking", "Details", "Inputs", "Outputs"]
 
 STYLE = """
 .stale img { opacity: .3; filter: grayscale(1); }
-#problem { color: #b00020; } #problem:empty { display: none; }
-.picture .grid-wrap { height: auto !important; max-height: none !important; }
+#problem p { color: #b00020; white-space: pre-wrap; overflow-wrap: anywhere; }
+.dark #problem p { color: #ff8a80; }
+.far #problem { position: fixed; inset: 0 0 auto 0; z-index: 1000; padding: .5em 1em; background: var(--background-fill-primary);
+    border-bottom: 2px solid #b00020; }
+#said p { overflow-wrap: anywhere; }
+.picture .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
+.picture .caption-label, #history .caption-label { display: none; }
+#history .grid-container { grid-template-columns: repeat(auto-fill, minmax(90px, 1fr)) !important; }
+#history .grid-wrap { height: auto !important; min-height: 0 !important; padding-top: 2em; }
+#problem:not(:has(p)), #said:not(:has(p)) { display: none; }
 .caption { min-height: 3.2em; }
+@media (min-width: 700px) { .column-of-pictures:not(.wide) { max-width: calc(50% - .5em); } }
+.wide { flex-basis: 100% !important; }
 """
 
 
@@ -40,7 +52,7 @@ class Asking:
     def placed(cls, start: Settings, vocabulary: Mapping[str, Sequence[str]]) -> Asking:
         """Puts it on the page."""
         prompt = gr.Textbox(start.prompts[0], label="prompt", max_lines=3, placeholder="cat, maid", elem_id="prompt")
-        problem = gr.Markdown(elem_id="problem")
+        problem = gr.HTML(elem_id="problem")
         go = gr.Button("Draw", variant="primary")
         examples = gr.Dataset(label="examples", components=[gr.Textbox(visible=False)], samples=[[one] for one in EXAMPLES])
         words = []
@@ -61,6 +73,7 @@ class Details:
 
     Attributes:
         prompts, weights: of the rows after the first, and of all rows.
+        sections: what of it can be folded up: the mixing, the picture, the way to another prompt.
     """
 
     prompts: list[Any]
@@ -78,11 +91,12 @@ class Details:
     guidance: Any
     models: Any
     restore: Any
+    sections: list[Any]
 
     @classmethod
     def placed(cls, start: Settings, models: Sequence[str], takes_pictures: bool) -> Details:
         """Puts them on the page, in two columns where there is room."""
-        found: dict[str, Any] = {"prompts": [], "weights": []}
+        found: dict[str, Any] = {}
         with gr.Row():
             with gr.Column(min_width=320):
                 found |= cls.drawing(start, models)
@@ -94,14 +108,18 @@ class Details:
     def drawing(start: Settings, models: Sequence[str]) -> dict[str, Any]:
         """How it is drawn, and by which models."""
         with gr.Row():
-            seed = gr.Number(start.seed, label="seed", precision=0, minimum=0, maximum=SEEDS - 1, scale=2, min_width=140)
+            seed = gr.Number(start.seed, label="seed", scale=2, min_width=140)
             die = gr.Button("🎲 another", size="sm", scale=1, min_width=110)
             count = gr.Slider(1, MOST, start.count, step=1, label="pictures", scale=2, min_width=160)
         with gr.Row():
             strength = gr.Slider(0, 1, start.strength, step=0.05, label="strength", min_width=130)
             guidance = gr.Slider(1, 15, start.guidance, step=0.5, label="guidance", min_width=130)
-        chosen = gr.CheckboxGroup(list(models), value=list(start.models), label="models", visible=len(models) > 1)
-        restore = gr.UploadButton("Restore the settings of a downloaded picture", file_types=[".png"], size="sm")
+        about = ABOUT_MODELS if list(models) == list(shipped()) else None
+        chosen = gr.CheckboxGroup(list(models), value=list(start.models), label="models", info=about, visible=len(models) > 1)
+        restore = gr.UploadButton(
+            "Restore the settings of a downloaded picture: choose it, or drop it on the page", file_types=[".png"], size="sm",
+            elem_id="restore",
+        )  # fmt: skip
         found = {"seed": seed, "die": die, "count": count, "strength": strength, "guidance": guidance}
         return found | {"models": chosen, "restore": restore}
 
@@ -109,25 +127,31 @@ class Details:
     def mixing(start: Settings, takes_pictures: bool) -> dict[str, Any]:
         """What is mixed in."""
         prompts = []
-        with gr.Accordion("more prompts, weights, what to avoid", open=False):
+        with gr.Accordion("more prompts, weights, what to avoid", open=False) as mixing:
             weights = [gr.Slider(-2, 2, start.weights[0], step=0.1, label="weight of the prompt")]
             for k in range(1, ROWS):
                 with gr.Row():
                     prompts.append(gr.Textbox(start.prompts[k], label=f"prompt {k + 1}", scale=3, min_width=180))
-                    weights.append(gr.Slider(-2, 2, start.weights[k], step=0.1, label="weight", scale=2, min_width=130))
+                    label = f"weight of prompt {k + 1}"
+                    weights.append(gr.Slider(-2, 2, start.weights[k], step=0.1, label=label, scale=2, min_width=160))
             negative = gr.Textbox(start.negative, label="what to avoid")
-        with gr.Accordion("a picture", open=False, visible=takes_pictures):
-            # image_mode: what is transparent stays so until `to_rgb`
+        with gr.Accordion("a picture", open=False, visible=takes_pictures) as with_picture:
             sources: Any = ["upload", "clipboard"]
-            picture = gr.Image(label="picture", type="pil", image_mode=None, sources=sources, height=170)
+            picture = Photo(label="picture", sources=sources, height=170, elem_id="photo")
             gr.Markdown("It is added to the prompts, unless one of them calls it, as in `<photo>, red hair`.")
             picture_weight = gr.Slider(-2, 2, start.picture_weight, step=0.1, label="weight of the picture")
-        with gr.Accordion("from one prompt to another", open=False):
+        with gr.Accordion("from one prompt to another", open=False) as way:
             to = gr.Textbox(start.to, label="the prompt at the end")
             share = gr.Slider(0, 1, start.share, step=0.05, label="how far the way is gone")
-            strip = gr.Button(f"Draw the whole way, {STEPS} pictures", size="sm")
+            strip = gr.Checkbox(start.strip, label=f"the whole way, {STEPS} pictures")
         found = {"prompts": prompts, "weights": weights, "negative": negative, "picture": picture}
-        return found | {"picture_weight": picture_weight, "to": to, "share": share, "strip": strip}
+        return found | {
+            "picture_weight": picture_weight,
+            "to": to,
+            "share": share,
+            "strip": strip,
+            "sections": [mixing, with_picture, way],
+        }
 
 
 @dataclass(frozen=True)
@@ -141,7 +165,7 @@ class Inputs:
     def fields(self) -> list[Any]:
         """All that `Settings.of_values` reads, in its order."""
         more = self.details
-        rest = [more.picture_weight, more.to, more.share, more.negative, more.models, more.seed, more.count]
+        rest = [more.picture_weight, more.to, more.share, more.strip, more.negative, more.models, more.seed, more.count]
         return [self.asking.prompt, *more.prompts, *more.weights, *rest, more.strength, more.guidance]
 
     @property
@@ -160,7 +184,7 @@ class Inputs:
 class Outputs:
     """The page's right side: a row of pictures for each that draws, what is to be said, the link, and what was drawn before."""
 
-    captions: list[Any]
+    columns: list[Any]
     pictures: list[Any]
     said: Any
     link: Any
@@ -169,17 +193,29 @@ class Outputs:
     @classmethod
     def placed(cls, rows: Sequence[str], main: str) -> Outputs:
         """Puts them on the page, two beside each other where there is room."""
-        captions, pictures = [], []
+        columns, pictures = [], []
         with gr.Row():
             for name in rows:
-                with gr.Column(min_width=280):
-                    captions.append(gr.Markdown(caption(name, main), elem_classes=["caption"]))
+                shown = name in (main, TRUE_STATES)
+                with gr.Column(min_width=280, visible=shown, elem_classes=["column-of-pictures"]) as column:
+                    gr.Markdown(caption(name, main), elem_classes=["caption"])
                     pictures.append(pictures_of(name))
-        said = gr.Markdown()
+                columns.append(column)
+        said = gr.HTML(elem_id="said")
         link = gr.Textbox(label="link to these settings", interactive=False, elem_classes="link", buttons=["copy"])
-        label = "drawn before: click for the settings"
-        history = gr.Gallery(label=label, columns=6, height=150, allow_preview=False, visible=False, elem_id="history")
-        return cls(captions, pictures, said, link, history)
+        history = gr.Gallery(
+            label="drawn before", columns=6, height="auto", allow_preview=False, visible=False, elem_id="history", buttons=[]
+        )
+        return cls(columns, pictures, said, link, history)
+
+
+class Photo(gr.Image):
+    """A picture as the path of its file, which is read where a mistake can be told; Gradio's own reading ends in a bare error."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return None if payload is None else payload.path
 
 
 def pictures_of(name: str) -> Any:

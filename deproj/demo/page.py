@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import randrange
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
 
+from deproj.clip.pictures import open_picture
 from deproj.demo.drawing import PAGE, Drawn, draw
 from deproj.demo.layout import Asking, Details, Inputs, Outputs
+from deproj.demo.scripts import BEGIN, LINKED, SHOW_PICTURES, SHOW_PROBLEM
 from deproj.demo.settings import ROWS, Settings
 from deproj.demo.words import ABOUT, EXAMPLES
 from deproj.draw.sheets import TRUE_STATES
 from deproj.draw.stamp import Stamp
+from deproj.expression import parse
 from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError
 
@@ -24,6 +29,14 @@ __all__ = ["Page"]
 
 #: Settings that come back from the history at most.
 KEPT = 60
+
+
+class Entry(NamedTuple):
+    """What was drawn before: the first picture's file, the settings as a link's query, and the file of the photo in them."""
+
+    path: str
+    query: str
+    photo: str | None
 
 
 class Page:
@@ -46,55 +59,68 @@ class Page:
 
     # --- What is done -----------------------------------------------------------------------------
 
-    def drawn(self, history: list[tuple[str, str]], picture: Image.Image | None, *values: Any, strip: bool = False) -> list[Any]:
+    def drawn(self, history: list[Entry], photo: str | None, *values: Any) -> list[Any]:
         """The outputs after drawing; after a mistake the problem, and the pictures of before in grey."""
-        settings = Settings.of_values(values, self.models)
         try:
-            found = draw(self.pipes, settings, self.start, picture, self.folder, strip)
+            settings = Settings.of_values(values, self.models)
+            found = draw(self.pipes, settings, self.start, photo_of(photo), self.folder)
         except UserError as error:
             stale = [gr.Gallery(elem_classes=["picture", "stale"])] * len(self.rows)
-            return [f"```\n{error}\n```", *[gr.skip()] * len(self.rows), *stale, *[gr.skip()] * 4]
+            return [paragraphs([str(error)], "alert"), *[gr.skip()] * len(self.rows), *stale, "", *[gr.skip()] * 3]
         query = settings.query(self.start)
-        first = found.files[settings.models[0]][0]
-        history = [(str(first), query), *(entry for entry in history if entry[1] != query)][:KEPT]
+        entry = Entry(str(found.files[settings.models[0]][0]), query, photo)
+        history = [entry, *(other for other in history if other[1:] != entry[1:])][:KEPT]
         return [
             "",
-            *(gr.Markdown(visible=name in found.files) for name in self.rows),
-            *(self.shown(name, found, strip) for name in self.rows),
-            "\n\n".join(found.said),
+            *(self.column(name, found, settings.strip) for name in self.rows),
+            *(self.shown(name, found, settings) for name in self.rows),
+            paragraphs(found.said, "status"),
             f"?{query}",
             history,
-            gr.Gallery(value=[path for path, _ in history], visible=True),
+            gr.Gallery(value=[(entry.path, f"the settings {entry.query}") for entry in history], visible=True),
         ]
 
-    def shown(self, name: str, found: Drawn, strip: bool) -> Any:
-        files = [str(path) for path in found.files.get(name, [])]
-        columns = 3 if strip else min(len(files), 2) or 1
-        return gr.Gallery(value=files, visible=bool(files), columns=columns, elem_classes=["picture"])
+    def column(self, name: str, found: Drawn, strip: bool) -> Any:
+        return gr.Column(visible=name in found.files, elem_classes=["column-of-pictures", *["wide"] * strip])
+
+    def shown(self, name: str, found: Drawn, settings: Settings) -> Any:
+        told = ", ".join(prompt for prompt in settings.prompts if prompt.strip()) or "the picture"
+        files = [(str(path), f"{told}, {'by ' * (name != TRUE_STATES)}{name}") for path in found.files.get(name, [])]
+        columns = 3 if settings.strip else min(len(files), 2) or 1
+        return gr.Gallery(value=files, columns=columns, elem_classes=["picture"])
+
+    def filled(self, settings: Settings, photo: str | None = None) -> list[Any]:
+        """The inputs, and the sections in which something is set, opened."""
+        start = self.start
+        mixed = settings.prompts[1:] != start.prompts[1:] or settings.weights != start.weights or bool(settings.negative)
+        there = (mixed, photo is not None or settings.picture_weight != start.picture_weight, bool(settings.to))
+        return [photo, *settings.values, *(gr.Accordion(open=True) if used else gr.skip() for used in there)]
 
     def opened(self, request: gr.Request) -> list[Any]:
-        return Settings.of_query(str(request.query_params), self.start, self.models).values
+        return self.filled(Settings.of_query(str(request.query_params), self.start, self.models))
 
     def example(self, sample: list[str]) -> list[Any]:
-        """An example alone: the other rows and the picture are as at the start."""
-        return [None, *replace(self.start, prompts=(sample[0], *[""] * (ROWS - 1))).values]
+        """An example alone: all else is as at the start."""
+        return self.filled(replace(self.start, prompts=(sample[0], *[""] * (ROWS - 1))))
 
-    def recalled(self, history: list[tuple[str, str]], chosen: gr.SelectData) -> list[Any]:
-        return Settings.of_query(history[int(chosen.index)][1], self.start, self.models).values
+    def recalled(self, history: list[Entry], chosen: gr.SelectData) -> list[Any]:
+        _, query, photo = history[int(chosen.index)]
+        return self.filled(Settings.of_query(query, self.start, self.models), photo)
 
     def restored(self, path: str) -> list[Any]:
-        """The settings of a dropped picture: of this page, or of `deproj.generate`; and the problem where there are none."""
+        """The settings of a dropped picture: of this page, or of `deproj.generate`.
+
+        Raises:
+            gr.Error: where there are none; nothing is drawn then.
+        """
         try:
             with Image.open(path) as image:
                 query = getattr(image, "text", {}).get(PAGE)
             if query is not None:
-                settings = Settings.of_query(query, self.start, self.models)
-            else:
-                settings = Settings.of_stamp(Stamp.of(Path(path)), self.start)
+                return self.filled(Settings.of_query(query, self.start, self.models))
+            return self.filled(Settings.of_stamp(Stamp.of(Path(path)), self.start))
         except (UserError, OSError) as error:
-            said = str(error).replace(str(path), "This file")
-            return [f"```\n{said}\n```", *[gr.skip()] * len(self.start.values)]
-        return ["", *settings.values]
+            raise gr.Error(str(error).replace(str(path), "This file"), title="No settings", print_exception=False) from None
 
     # --- What it is done on -----------------------------------------------------------------------
 
@@ -117,22 +143,58 @@ class Page:
         """Says what happens when what is touched."""
         asking, details = inputs.asking, inputs.details
         given = [history, details.picture, *inputs.fields]
-        changed = [asking.problem, *outputs.captions, *outputs.pictures, outputs.said, outputs.link, history, outputs.history]
+        changed = [asking.problem, *outputs.columns, *outputs.pictures, outputs.said, outputs.link, history, outputs.history]
+        # what is asked for while something is drawn is drawn after it
         drawing: dict[str, Any] = {"fn": self.drawn, "inputs": given, "outputs": changed}
-        touched = [asking.go.click, details.picture.change, details.models.input]
+        drawing |= {"trigger_mode": "always_last", "concurrency_id": "drawing"}
+        set_anew = [details.picture, *inputs.fields, *details.sections]
+        touched = [asking.go.click, details.picture.upload, details.picture.clear, details.models.input, details.strip.input]
         touched += [field.submit for field in inputs.typed] + [slider.release for slider in inputs.slid]
         gr.on(touched, **drawing)
-        details.strip.click(**drawing | {"fn": lambda *values: self.drawn(*values, strip=True)})
         details.die.click(lambda: randrange(10**6), None, details.seed).then(**drawing)
-        asking.examples.click(self.example, asking.examples, [details.picture, *inputs.fields]).then(**drawing)
+        asking.examples.click(self.example, asking.examples, set_anew).then(**drawing)
         for words in asking.words:
             words.click(added, [asking.prompt, words], asking.prompt).then(**drawing)
-        details.restore.upload(self.restored, details.restore, [asking.problem, *inputs.fields]).then(**drawing)
-        outputs.history.select(self.recalled, history, inputs.fields).then(**drawing)
-        outputs.link.change(None, outputs.link, outputs.link, js="query => new URL(query, location.href).href")
-        page.load(self.opened, None, inputs.fields).then(**drawing)
+        details.restore.upload(self.restored, details.restore, set_anew, show_progress="hidden").success(**drawing)
+        outputs.history.select(self.recalled, history, set_anew).then(**drawing)
+        outputs.link.change(None, outputs.link, outputs.link, js=LINKED)
+        gr.on([asking.go.click, asking.examples.click, *(words.click for words in asking.words)], None, js=SHOW_PICTURES)
+        asking.problem.change(None, js=SHOW_PROBLEM)
+        page.load(None, js=BEGIN)
+        page.load(self.opened, None, set_anew).then(**drawing)
+
+
+def paragraphs(said: Sequence[str], role: str) -> str:
+    """Texts as HTML in which nothing is a mark: a link to the page may say anything.
+
+    Args:
+        role: for who listens to the page.
+    """
+    return "".join(f'<p role="{role}">{html.escape(one)}</p>' for one in said)
+
+
+def photo_of(path: str | None) -> Image.Image | None:
+    """The picture that was dropped in.
+
+    Raises:
+        UserError: for what is none.
+    """
+    if path is None:
+        return None
+    try:
+        return open_picture(path)
+    except UserError as error:
+        raise UserError(f"a picture: {str(error).replace(path, 'the file')}") from None
 
 
 def added(prompt: str, sample: list[str]) -> str:
-    """A prompt with a word more."""
-    return f"{prompt.rstrip().rstrip(',')}, {sample[0]}" if prompt.strip() else sample[0]
+    """A prompt with a word more: at its end, or, where nothing may follow its end, at its beginning."""
+    word = sample[0]
+    if not prompt.strip():
+        return word
+    behind = f"{prompt.rstrip().rstrip(',')}, {word}"
+    for joined in (behind, f"{word}, {prompt.strip()}"):
+        with suppress(UserError):
+            parse(joined)
+            return joined
+    return behind

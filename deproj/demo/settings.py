@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from deproj.draw.stamp import Stamp
+from deproj.process.errors import UserError
 
 __all__ = ["ROWS", "SEEDS", "Settings"]
 
@@ -31,6 +32,7 @@ class Settings:
         weights: of the rows.
         picture_weight: of the picture.
         to, share: the prompt at the end of the way, or nothing, and the share of the way there.
+        strip: whether the whole way there is drawn.
         negative: what is to be avoided.
         models: names of those that draw.
         seed, count: of the first picture, and how many pictures each model draws.
@@ -43,6 +45,7 @@ class Settings:
     picture_weight: float
     to: str
     share: float
+    strip: bool
     negative: str
     models: tuple[str, ...]
     seed: int
@@ -53,7 +56,7 @@ class Settings:
     @classmethod
     def start(cls, prompt: str, model: str, guidance: float) -> Settings:
         """What the page opens with."""
-        return cls((prompt, *[""] * (ROWS - 1)), (1.0,) * ROWS, 1.0, "", 0.5, "", (model,), 0, 1, 1.0, guidance)
+        return cls((prompt, *[""] * (ROWS - 1)), (1.0,) * ROWS, 1.0, "", 0.5, False, "", (model,), 0, 1, 1.0, guidance)
 
     @property
     def values(self) -> list[Any]:
@@ -66,13 +69,19 @@ class Settings:
 
     @classmethod
     def of_values(cls, values: Sequence[Any], models: Sequence[str]) -> Settings:
-        """What the page's inputs hold; models in the order of `models`."""
+        """What the page's inputs hold; models in the order of `models`.
+
+        Raises:
+            UserError: for a seed that is none.
+        """
         prompts, weights, rest = values[:ROWS], values[ROWS : 2 * ROWS], values[2 * ROWS :]
-        picture_weight, to, share, negative, chosen, seed, count, strength, guidance = rest
+        picture_weight, to, share, strip, negative, chosen, seed, count, strength, guidance = rest
+        if not 0 <= (seed or 0) < SEEDS or (seed or 0) != int(seed or 0):
+            raise UserError(f"seed is a whole number from 0 to {SEEDS - 1}; got {seed}.")
         return cls(
             tuple(prompt or "" for prompt in prompts), tuple(map(float, weights)), float(picture_weight), to or "", float(share),
-            negative or "", tuple(name for name in models if name in chosen), int(seed or 0), int(count), float(strength),
-            float(guidance),
+            bool(strip), negative or "", tuple(name for name in models if name in chosen), int(seed or 0), int(count),
+            float(strength), float(guidance),
         )  # fmt: skip
 
     def query(self, start: Settings) -> str:
@@ -100,6 +109,8 @@ class Settings:
         for name in ("to", "negative"):
             if name in given:
                 changed[name] = given[name][0]
+        if given.get("strip") == ["1"]:
+            changed["strip"] = True
         for name, (low, high) in RANGES.items():
             with suppress(KeyError, ValueError):
                 changed[name] = within(given[name][0], low, high)
@@ -119,7 +130,7 @@ class Settings:
 
 
 def told(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, (float, bool)) else str(value)
 
 
 def within(text: str, low: float, high: float) -> float:

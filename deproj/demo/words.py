@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from deproj.draw.sheets import TRUE_STATES
 
-__all__ = ["ABOUT", "EXAMPLES", "HELP", "caption"]
+__all__ = ["ABOUT", "ABOUT_MODELS", "EXAMPLES", "HELP", "caption"]
 
 ABOUT = """# deproj
 CLIP sums up a text, or a picture, in one list of numbers: its *embedding*. Stable Diffusion draws from 77 such lists. A
 **deprojector** makes the 77 out of the one, so that embeddings can be added, mixed, and drawn."""
+
+ABOUT_MODELS = (
+    "best and small learnt what their states do to the picture; the others, named after what they were trained on and how they "
+    "were fed, are the article's."
+)
 
 EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
 
@@ -30,4 +35,4 @@ def caption(name: str, main: str) -> str:
     """What a row of pictures is, in plain words."""
     if name == TRUE_STATES:
         return f"**{TRUE_STATES.capitalize()}**: from the whole text, without a deprojector. The others should look like this."
-    return f"**From the embedding alone**, by `{name}`." if name == main else f"By `{name}`."
+    return f"**From the embedding alone**, by `{name}`{'.' if name == main else ', to compare.'}"

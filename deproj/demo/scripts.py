@@ -1,0 +1,39 @@
+"""What the page does in the browser itself, in JavaScript."""
+
+from __future__ import annotations
+
+__all__ = ["BEGIN", "LINKED", "SHOW_PICTURES", "SHOW_PROBLEM"]
+
+#: A picture that is dropped anywhere on the page, but not in the box for one, goes where settings are restored from.
+BEGIN = """() => {
+    document.addEventListener("dragover", event => event.preventDefault());
+    document.addEventListener("drop", event => {
+        if (event.target.closest?.("#photo")) return;
+        event.preventDefault();
+        const chooser = document.querySelector("#restore input[type=file], input[type=file]:has(+ #restore)");
+        if (!chooser || !event.dataTransfer?.files.length) return;
+        chooser.files = event.dataTransfer.files;
+        chooser.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+}"""
+
+#: The link as a whole; the address is the link, so that the page comes back as it was when it is loaded again.
+LINKED = """query => {
+    const link = new URL(query, location.href).href;
+    history.replaceState(null, "", link);
+    return link;
+}"""
+
+#: On a phone the pictures are below what was clicked.
+SHOW_PICTURES = """() => {
+    document.querySelector(".picture")?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}"""
+
+#: What is wrong is shown at the top of the window where its own place is out of sight.
+SHOW_PROBLEM = """async () => {
+    document.body.classList.remove("far");
+    await new Promise(done => setTimeout(done, 100));  // until it is on the page
+    const problem = document.querySelector("#problem"), box = problem?.getBoundingClientRect();
+    const hidden = box && (box.top < 0 || box.bottom > innerHeight);
+    document.body.classList.toggle("far", Boolean(hidden && problem.textContent.trim()));
+}"""
