@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from deproj.runs.records import SHARES, Measured
+from deproj.runs.records import NEGATIVE, SHARES, Measured
 
 __all__ = ["FEWEST", "Estimate", "difference", "estimate"]
 
@@ -81,14 +81,13 @@ def put_together(value: float, resampled: np.ndarray, seeds: float) -> Estimate:
 
 
 def estimate(runs: Sequence[Measured], measure: str) -> Estimate | None:
-    """A measure of one setting over its runs, that of a share between 0 and 1; None where it wasn't measured."""
+    """A measure of one setting over its runs, None where it wasn't measured; its interval holds only what the measure can be."""
     both = parts(runs, measure)
     if both is None or not both[1].sum(1).all():
         return None
     found = put_together(float(both[0].sum() / both[1].sum()), of_prompts(both), half_width(of_seeds(both)))
-    if measure not in SHARES:
-        return found
-    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
+    low = found.low if measure in NEGATIVE else max(found.low, 0.0)
+    return Estimate(found.value, low, min(found.high, 1.0) if measure in SHARES else found.high)
 
 
 def difference(runs: Sequence[Measured], others: Sequence[Measured], measure: str, paired: bool = True) -> Estimate | None:

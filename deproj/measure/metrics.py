@@ -25,6 +25,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from deproj.clip.check import variant
 from deproj.clip.encoder import LOAD_ERRORS, first_line
 from deproj.draw.renderer import Renderer
+from deproj.measure.compare import of_prompts
 from deproj.pixel.colours import two_coloured
 from deproj.pixel.grammar import asked
 from deproj.pixel.reader import Reader
@@ -69,15 +70,12 @@ class Measure:
         below = self.below.sum()
         return float(self.above.sum() / below) if below else float("nan")
 
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap over prompts (Efron and Tibshirani 1993, chapter 13)."""
-        n = len(self.above)
-        drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
-        below = self.below[drawn].sum(1)
-        if not below.any():
+    def interval(self) -> tuple[float, float]:
+        """95 %: a percentile bootstrap over prompts (Efron and Tibshirani 1993, chapter 13), as in reports."""
+        ratios = of_prompts(np.array([[self.above], [self.below]], float))
+        if np.isnan(ratios).all():
             return float("nan"), float("nan")
-        ratios = self.above[drawn].sum(1)[below != 0] / below[below != 0]  # a resample may hold nothing to measure
-        low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.nanquantile(ratios, [0.025, 0.975])  # a resample may hold nothing to measure
         return float(low), float(high)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from deproj.selection import SELECTIONS
 
 __all__ = ["LeftOut", "Result", "Setting", "collect"]
 
+#: Prompts that `deproj.evaluate` measures on unless it is told otherwise.
+PROMPTS = 200
 #: The article's order of the settings.
 ORDER = tuple(SELECTIONS)
 
@@ -220,15 +222,23 @@ def of_one_world(results: list[Result]) -> tuple[list[Result], list[LeftOut]]:
     if not results:
         return [], []
     kept = Counter(map(made_on, results)).most_common(1)[0][0]
+    most = next(result for result in results if made_on(result) == kept).evaluation
     left_out = []
     for result in (result for result in results if made_on(result) != kept):
-        again = evaluate_again(result.run) if result.kind == "run" else result.command
-        if result.evaluation.world != json.loads(kept)[0]:
-            reason = f"of another world than most; if it is the same by now: {again}"
-        else:
-            reason = f"evaluated on other prompts than most: {again}"
-        left_out.append((result.run.path, reason))
+        what = "with another Stable Diffusion" if result.evaluation.world != most.world else "on other prompts"
+        left_out.append((result.run.path, f"measured {what} than most; to measure it as these: {as_measured(result, most)}"))
     return [result for result in results if made_on(result) == kept], left_out
+
+
+def as_measured(result: Result, evaluation: Evaluation) -> str:
+    """The command that measures what a result is of once more, on the prompts and seeds of another evaluation."""
+    if result.kind != "run":
+        return replace(result, evaluation=evaluation).command
+    count, seed = len(evaluation.prompts), evaluation.seed
+    fewer = count < len(result.evaluation.prompts)
+    options = [f"--count {count}"] * (count != PROMPTS) + [f"--seed {seed}"] * (seed != 0) + ["--compose-mean"] * result.mean
+    options += ["--overwrite"] * fewer
+    return " ".join([evaluate_again(result.run), *options])
 
 
 def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:

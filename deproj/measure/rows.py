@@ -24,7 +24,7 @@ class Row:
         values: by measure.
         differences: to the setting that all are compared to; None where a measure can't be.
         untrained: measures of regions that the selection doesn't train.
-        best: measures whose interval lies apart from all others' on the better side.
+        best: measures of which it is the best, told apart from every other setting.
     """
 
     setting: str
@@ -64,30 +64,24 @@ def rows_of(found: Sequence[Setting], against: Setting) -> list[Row]:
     """The rows of settings, single prompts first, each compared to `against`."""
     rows: list[Row] = []
     for kind in KINDS:
-        rows += with_best([Row.of(setting, against, kind) for setting in found if kind in setting.kinds])
+        there = [setting for setting in found if kind in setting.kinds]
+        rows += with_best([Row.of(setting, against, kind) for setting in there], there, kind)
     return rows
 
 
-def with_best(rows: list[Row]) -> list[Row]:
+def with_best(rows: list[Row], settings: list[Setting], kind: str) -> list[Row]:
     """The rows of one kind of prompts, the best of each measure marked."""
     best: dict[int, list[str]] = {}
     for measure, more in MEASURES.items():
         having = [number for number, row in enumerate(rows) if measure in row.values]
         if len(having) < 2 or more is None:
             continue
-        # so that more is better
-        bounds = {n: interval(rows[n].values[measure], more) for n in having}
-        first = max(having, key=lambda n: bounds[n][1])
-        if bounds[first][0] > max(bounds[n][2] for n in having if n != first):
+        sign = -1 if more else 1
+        first, *others = sorted(having, key=lambda n: sign * rows[n].values[measure].value)
+        differences = (difference_between(settings[first], settings[n], kind, measure) for n in others)
+        if all(by is not None and not by.low <= 0 <= by.high for by in differences):
             best.setdefault(first, []).append(measure)
     return [replace(row, best=tuple(best.get(number, ()))) for number, row in enumerate(rows)]
-
-
-def interval(estimate: Estimate, more: bool) -> tuple[float, float, float]:
-    """Low, value and high, turned round where less is better."""
-    if more:
-        return estimate.low, estimate.value, estimate.high
-    return -estimate.high, -estimate.value, -estimate.low
 
 
 def shown_measures(rows: Sequence[Row]) -> list[str]:

@@ -27,7 +27,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deproj.report", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("folders", nargs="+", type=Path, metavar="FOLDER", help="runs, sweeps, baselines and measured models")
-    add("--against", metavar="SETTING", help='differences are to this one, as in "all, batch" (the first)')
+    add("--against", metavar="SETTING", help='differences are to this one, as in "all, batch" (the first of the tables)')
     add("--seeds", type=int, default=3, help="picture seeds that can be paged through (3); 0 for no pictures")
     add("--out", type=Path, default=Path("report"), help="folder of the report (report)")
     return parser

@@ -19,7 +19,12 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem; max-width: 76rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
+p, li { overflow-wrap: anywhere; }
+/* a shadow at the side on which there is more */
+.wide { overflow-x: auto;
+  background: linear-gradient(90deg, #fff 40%, #fff0) 0 0, linear-gradient(270deg, #fff 40%, #fff0) 100% 0,
+  linear-gradient(90deg, #0003, #0000) 0 0, linear-gradient(270deg, #0003, #0000) 100% 0; background-repeat: no-repeat;
+  background-size: 3rem 100%, 3rem 100%, 1rem 100%, 1rem 100%; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .3rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td small, th small { color: #666; display: block; font-weight: 400; white-space: nowrap; }
@@ -38,7 +43,8 @@ button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background
 button[aria-pressed=true] { background: #234; color: #fff; }
 svg { width: 100%; min-width: 44rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
 code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; }
-td code { display: block; min-width: 16rem; }
+td code { display: block; min-width: 16rem; } .versions { min-width: 16rem; }
+.pictures img:focus-visible { outline: 3px solid #06c; }
 """
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
@@ -50,13 +56,21 @@ for (const button of document.querySelectorAll('button[data-seed]')) button.oncl
   for (const image of document.querySelectorAll('.pictures img'))
     image.src = image.src.replace(/-\\d+-(\\d+)\\.png$/, `-${button.dataset.seed}-$1.png`);
 };
-const dialog = document.querySelector('dialog');
-for (const image of document.querySelectorAll('.pictures img')) image.onclick = () => {
-  dialog.querySelector('img').src = image.src;
-  dialog.querySelector('p').textContent = image.alt;
-  dialog.showModal();
-};
-if (dialog) dialog.onclick = () => dialog.close();
+const dialog = document.querySelector('dialog'), images = [...document.querySelectorAll('.pictures img')];
+let shown = 0;
+function show(number) {
+  shown = (number + images.length) % images.length;
+  dialog.querySelector('img').src = images[shown].src;
+  dialog.querySelector('p').textContent = images[shown].alt;
+}
+images.forEach((image, number) => {
+  image.onclick = () => { show(number); dialog.showModal(); };
+  image.onkeydown = event => { if (event.key === 'Enter') image.onclick(); };
+});
+if (dialog) {
+  dialog.onclick = () => { dialog.close(); images[shown].focus(); };
+  dialog.onkeydown = event => show(shown + ((event.key === 'ArrowRight') - (event.key === 'ArrowLeft')));
+}
 """
 
 
@@ -74,13 +88,13 @@ def page(
 ) -> str:
     """The whole page; `figures` are SVG by title, and `said` is the verdict."""
     e = html.escape
-    prompts, made = found[0].first.evaluation.prompts, sum(len(setting.results) for setting in found)
+    prompts = found[0].first.evaluation.prompts
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Deprojectors compared</title><style>{STYLE}</style>",
         "<h1>Deprojectors compared</h1>",
         f"<p class=note>{len(found)} setting{'s' * (len(found) != 1)}, "
-        f"{f'{made} runs, baselines and models' if made != 1 else 'one of them'}, measured free-running on the same "
+        f"of {counted(found)}, measured free-running on the same "
         f"{len(prompts)} held-out prompts, as plain text (single) and with their parts' embeddings added "
         "(composed), from the same seeds.</p>",
     ]
@@ -88,14 +102,17 @@ def page(
         parts += ["<h2>Verdict</h2>", *(f"<p>{e(one)}</p>" for one in said)]
     if drawn:
         parts += ["<h2>Pictures</h2>", picture_section(found, drawn, seeds)]
+    elif seeds:
+        parts += ["<p class=note>There are no pictures: of these settings the measures are here, and no model.</p>"]
     parts += [
         "<h2>Measures</h2>",
         "<p class=note>Value and 95 % interval: a bootstrap over prompts and Student's t over training seeds (prompts alone "
-        "where there are fewer than three seeds). ↑ more is better, ↓ less is. Shaded: the best of its column, where its "
-        "interval lies apart from all others. * a region "
+        "where there are fewer than three seeds). ↑ more is better, ↓ less is. Shaded: the best of its column, where "
+        "its paired differences to all others leave out 0. * a region "
         "that the selection doesn't train. Fidelity: share of the asked attributes found. Conditioning error: 0 drives the "
-        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 is right, as in the true states' pictures. Likeness: SSIM "
-        "to the true states' picture.</p>",
+        "U-Net as the true states do, 1 as an empty prompt. Noise: 1 is right, as in the true states' pictures. Two colours: "
+        "share of pictures of one person whose hair or eyes are of two. Likeness: SSIM to the true states' picture. mse: mean "
+        "squared error of the states of the words, of EOS and of the padding.</p>",
     ]
     for kind in KINDS:
         parts += [f"<h3>{kind.capitalize()} prompts</h3>", measure_table(rows, kind)]
@@ -115,6 +132,14 @@ def page(
     return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</html>"])
 
 
+def counted(found: list[Setting]) -> str:
+    """How many runs, baselines and models there are; one that is measured in two ways is one."""
+    results = [result for setting in found for result in setting.results]
+    counts = {kind: len({result.run.path for result in results if result.kind == kind}) for kind in ("run", "baseline", "model")}
+    told = [f"{count} {kind}{'s' * (count != 1)}" for kind, count in counts.items() if count]
+    return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+
+
 def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     """Buttons for the seeds and a table: the article's figures where their settings are there, then all."""
     e, columns = html.escape, PROMPTS
@@ -127,7 +152,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     labels = {setting.name: setting.label for setting in reversed(found)}  # of several the first, which differs least
     shown = {title: [labels[n] for n in names] for title, names in figures.items() if all(labels.get(n) in drawn for n in names)}
     if len(drawn) - 1 > max([len(rows) for rows in shown.values()], default=0):
-        shown["All"] = drawn[1:]
+        shown["All settings"] = drawn[1:]
     buttons = "".join(f"<button data-seed={k} aria-pressed={str(k == 0).lower()}>seed {k + 1}</button> " for k in range(seeds))
     head = "".join(f"<th{' class=gap' if k == len(SINGLE) else ''}>{e(text)}</th>" for k, text in enumerate(columns))
     kinds = (
@@ -140,7 +165,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
             row = drawn.index(label)
             cells = "".join(
                 f"<td{' class=gap' if k == len(SINGLE) else ''}>"
-                f"<img src='pictures/{row}-0-{k}.png' alt='{e(label)}: {e(text)}' loading=lazy></td>"
+                f"<img src='pictures/{row}-0-{k}.png' alt='{e(label)}: {e(text)}' tabindex=0 loading=lazy></td>"
                 for k, text in enumerate(columns)
             )
             lines.append(f"<tr><th scope=row>{e(label)}</th>{cells}</tr>")
@@ -148,7 +173,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
             f"<h3>{e(title)}</h3><div class=wide><table class=pictures><tr><th></th>{kinds}</tr><tr><th></th>{head}</tr>"
             f"{''.join(lines)}</table></div>"
         )
-    return "".join([*parts, "<dialog><img alt=''><p></p></dialog>"])
+    return "".join([*parts, "<dialog><img alt=''><p></p><button>close</button></dialog>"])
 
 
 def measure_table(rows: list[Row], kind: str) -> str:
@@ -207,7 +232,7 @@ def runs_table(found: list[Setting], out: Path) -> str:
             seed = "" if result.seed is None else result.seed
             lines.append(
                 f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a></th><td>{seed}</td>"
-                f"<td><code>{e(result.command)}</code></td><td>{took}</td><td>{e(made)}</td></tr>"
+                f"<td><code>{e(result.command)}</code></td><td>{took or '–'}</td><td class=versions>{e(made)}</td></tr>"
             )
     return (
         "<div class=wide><table><tr><th></th><th>seed</th><th>command</th><th>took</th><th>versions and hardware</th></tr>"

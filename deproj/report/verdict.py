@@ -45,14 +45,24 @@ def sentence(found: list[Setting], rows: list[Row], kind: str, measure: str) -> 
         return f"On {kind} prompts, {told} (“{first}”)."
     apart = {label: difference_between(settings[first], settings[label], kind, measure) for label in others}
     undecided = [label for label, by in apart.items() if by is None or by.low <= 0 <= by.high]
+    behind = [label for label in others if label not in undecided]
     if not undecided:
-        by = apart[others[0]]
-        assert by is not None
-        return f"On {kind} prompts, “{first}” is best: {told}, {amount(by)} than of “{others[0]}”, the next."
-    return f"On {kind} prompts, “{first}” comes first: {told}. Not told apart from it: {names(undecided, apart)}."
+        lead = f"{amount(apart[others[0]])} than of “{others[0]}”, the next"
+        return f"On {kind} prompts, “{first}” is ahead of all others: {told}, {lead}."
+    zero = Estimate(0.0, 0.0, 0.0)
+    level = [label for label in undecided if apart[label] == zero]
+    open_ = [label for label in undecided if label not in level]
+    said = [f"On {kind} prompts, “{first}” comes first: {told}."]
+    said += [f"Level with it, on every prompt: {names(level)}."] * bool(level)
+    said += [f"Not told apart from it: {names(open_, apart)}."] * bool(open_)
+    if behind:
+        rest = f" and {len(behind) - 1} more" if len(behind) > 1 else ""
+        said.append(f"It is ahead of “{behind[0]}” ({amount(apart[behind[0]])}){rest}.")
+    return " ".join(said)
 
 
-def amount(by: Estimate) -> str:
+def amount(by: Estimate | None) -> str:
+    assert by is not None
     low, high = sorted((abs(by.low), abs(by.high)))
     return f"{abs(by.value):.3f} ({low:.3f} to {high:.3f}) {'more' if by.value > 0 else 'less'}"
 

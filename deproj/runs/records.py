@@ -9,7 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = [
-    *("KINDS", "MEASURES", "SHARES", "BaselineRecord", "CaptionsRecord", "Evaluation", "JobRecord", "Measured", "ModelRecord"),
+    *(
+        "KINDS",
+        "MEASURES",
+        "NEGATIVE",
+        "SHARES",
+        "BaselineRecord",
+        "CaptionsRecord",
+        "Evaluation",
+        "JobRecord",
+        "Measured",
+        "ModelRecord",
+    ),
     *("RunResult", "Summary", "spelt", "told"),
 ]
 
@@ -29,6 +40,8 @@ MEASURES: dict[str, bool | None] = {
 }
 #: Those that are shares of something, between 0 and 1.
 SHARES = ("fidelity", "two_colours")
+#: Those that can be below 0.
+NEGATIVE = ("likeness", "clip_score")
 
 
 def told(measure: str) -> str:

@@ -107,15 +107,20 @@ def settings(**values: tuple[float, ...]) -> list[Setting]:
 def test_the_verdict_says_what_is_best_by_how_much_and_what_is_open():
     clear = settings(poor=(0.70, 0.71, 0.705), good=(0.90, 0.91, 0.905), near=(0.85, 0.86, 0.855))
     single, composed = verdict(clear, rows_of(clear, clear[0]))
-    assert single.startswith("On single prompts, “good” is best: 0.909 (0.89")
+    assert single.startswith("On single prompts, “good” is ahead of all others: 0.909 (0.89")
     assert ") of the asked attributes are found in its pictures, 0.050 (0.0" in single
     assert single.endswith("more than of “near”, the next.")
-    assert composed.startswith("On composed prompts, “good” is best")
+    assert composed.startswith("On composed prompts, “good” is ahead of all others")
     close = settings(one=(0.80, 0.90, 0.85), other=(0.84, 0.85, 0.86), few=(0.2, 0.3))
     single, _, of_few = verdict(close, rows_of(close, close[0]))
     assert "comes first" in single
     assert "Not told apart from it: “" in single
-    assert "“few”" not in single
+    assert "It is ahead of “few” (0.6" in single
+    level = settings(one=(0.80, 0.90, 0.85), same=(0.80, 0.90, 0.85), few=(0.2, 0.3, 0.25))
+    single, _ = verdict(level, rows_of(level, level[0]))
+    assert "“one” comes first: 0.850" in single
+    assert "Level with it, on every prompt: “same”." in single
+    assert "Not told apart" not in single
     assert of_few.startswith("Fewer than 3 training seeds: “few”.")
 
 
@@ -160,7 +165,8 @@ def test_a_measured_model_is_measured_again_by_what_it_was_measured_by(
     folder.write(folder.evaluation(), replace(stored, world="another"))
     _, left_out = collect([sweep, tmp_path / "runs"])
     assert [reason for path, reason in left_out if path == folder.path] == [
-        "of another world than most; if it is the same by now: python -m deproj.evaluate best --count 2 --seed 0"
+        "measured with another Stable Diffusion than most; to measure it as these: "
+        "python -m deproj.evaluate best --count 2 --seed 0"
     ]
 
 
@@ -218,7 +224,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     for name, reason in (
         ("unfinished", "unfinished"),
         ("broken", "broken"),
-        ("elsewhere", "another world"),
+        ("elsewhere", "another Stable Diffusion"),
         ("otherwise", "other prompts"),
         ("unmeasured", "not evaluated"),
         ("twice", "the same setting and seed"),
