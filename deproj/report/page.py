@@ -65,7 +65,11 @@ function show(number) {
 }
 images.forEach((image, number) => {
   image.onclick = () => { show(number); dialog.showModal(); };
-  image.onkeydown = event => { if (event.key === 'Enter') image.onclick(); };
+  image.onkeydown = event => {
+    if (event.key !== 'Enter') return;
+    event.preventDefault();  // which would press the dialog's button
+    image.onclick();
+  };
 });
 if (dialog) {
   dialog.onclick = () => { dialog.close(); images[shown].focus(); };

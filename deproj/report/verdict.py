@@ -56,15 +56,21 @@ def sentence(found: list[Setting], rows: list[Row], kind: str, measure: str) -> 
     said += [f"Level with it, on every prompt: {names(level)}."] * bool(level)
     said += [f"Not told apart from it: {names(open_, apart)}."] * bool(open_)
     if behind:
-        rest = f" and {len(behind) - 1} more" if len(behind) > 1 else ""
-        said.append(f"It is ahead of “{behind[0]}” ({amount(apart[behind[0]])}){rest}.")
+        rest = f", and of {len(behind) - 1} more" if len(behind) > 1 else ""
+        said.append(f"It is ahead of “{behind[0]}” by {span(apart[behind[0]])}{rest}.")
     return " ".join(said)
 
 
 def amount(by: Estimate | None) -> str:
     assert by is not None
+    return f"{span(by)} {'more' if by.value > 0 else 'less'}"
+
+
+def span(by: Estimate | None) -> str:
+    """The size of a difference that has a sign."""
+    assert by is not None
     low, high = sorted((abs(by.low), abs(by.high)))
-    return f"{abs(by.value):.3f} ({low:.3f} to {high:.3f}) {'more' if by.value > 0 else 'less'}"
+    return f"{abs(by.value):.3f} ({low:.3f} to {high:.3f})"
 
 
 def between(estimate: Estimate) -> str:

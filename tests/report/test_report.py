@@ -115,10 +115,10 @@ def test_the_verdict_says_what_is_best_by_how_much_and_what_is_open():
     single, _, of_few = verdict(close, rows_of(close, close[0]))
     assert "comes first" in single
     assert "Not told apart from it: “" in single
-    assert "It is ahead of “few” (0.6" in single
+    assert "It is ahead of “few” by 0.6" in single
     level = settings(one=(0.80, 0.90, 0.85), same=(0.80, 0.90, 0.85), few=(0.2, 0.3, 0.25))
     single, _ = verdict(level, rows_of(level, level[0]))
-    assert "“one” comes first: 0.850" in single
+    assert "“one” comes first: 0.854" in single
     assert "Level with it, on every prompt: “same”." in single
     assert "Not told apart" not in single
     assert of_few.startswith("Fewer than 3 training seeds: “few”.")
