@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes anew what the experiments' pages show: ./experiments/all.sh
 #
-# Two cores take some eleven hours. It can be stopped at any time, and the same command goes on: what was measured in today's
+# Two cores take some seventeen hours. It can be stopped at any time, and the same command goes on: what was measured in today's
 # world isn't measured again, and a run that was stopped goes on from its last epoch. Tables of runs, the claims, figures and sheets
 # are written beside their pages. What combining, images_in and noise print stands in report/*.txt, and goes into their pages by
 # hand, as the verdicts do: they are a person's.

@@ -26,6 +26,20 @@ from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 
 SWEEPS = Path("sweeps")
+#: Half a million parameters, of `experiment=small`.
+SMALL = ("model=residual", "model.hidden=128", "model.blocks=3", "model.rank=16")
+#: 6.2 million, of `experiment=best`.
+LARGE = ("model=residual", "model.hidden=384", "model.blocks=4")
+#: What is searched: a model's settings, and its epochs on states, in about as much time as five through the U-Net take.
+SEARCHED = {
+    "small": (SMALL, 34),
+    "small-one-state": ((*SMALL[:-1], "model.rank=1"), 34),
+    "large": (LARGE, 34),
+    "mlp": (("model=mlp", "model.hidden=512"), 34),
+    "lstm": (("model=lstm",), 11),
+    "lstm-wide": (("model=lstm", "model.hidden=512"), 5),
+    "transformer": (("model=transformer",), 11),
+}
 KEPT = ("config.yaml", "evaluation.json", "evaluation-mean.json", "metrics.csv", "result.json", "baseline.json")
 
 
@@ -118,6 +132,7 @@ def jobs(seeds: int) -> Iterator[Job]:
                 settings = ("experiment=baselines", f"selection={selection}", f"model.hidden={hidden}", f"seed={seed}")
                 yield Job("baselines", f"{selection}-{hidden.replace('null', 'None')}-{seed}", settings)
         yield from past_the_article(seed)
+        yield from model_search(seed)
 
 
 def past_the_article(seed: int) -> Iterator[Job]:
@@ -125,15 +140,30 @@ def past_the_article(seed: int) -> Iterator[Job]:
     folder, common = "past_the_article", ("experiment=past_the_article", f"seed={seed}")
     for selection in SELECTIONS:
         for objective, epochs in (("states", 34), ("conditioning", 5)):
-            settings = (*common, f"objective={objective}", f"selection={selection}", f"trainer.max_epochs={epochs}")
+            settings = (*common, *SMALL, f"objective={objective}", f"selection={selection}", f"trainer.max_epochs={epochs}")
             first = ("objective.states_first=1250",) if objective == "conditioning" else ()
             yield Job(folder, f"{objective}-{selection}-{seed}", (*settings, *first))
     drawn = ("objective=conditioning", "objective.states_first=1250", "data.pictures=scenes", "trainer.max_epochs=5")
-    yield Job(folder, f"pictures-{seed}", (*common, *drawn))
-    large = ("model.hidden=384", "model.blocks=4", "model.rank=0", "trainer.max_epochs=34")
-    yield Job(folder, f"large-{seed}", (*common, *large))
+    yield Job(folder, f"pictures-{seed}", (*common, *SMALL, *drawn))
+    yield Job(folder, f"large-{seed}", (*common, *LARGE, "trainer.max_epochs=34"))
     settings = ("experiment=recursive_input", "selection=eos_onward", "feed=recursive", "data.parts=5", f"seed={seed}")
     yield Job(folder, f"five-{seed}", settings)
+
+
+def model_search(seed: int) -> Iterator[Job]:
+    """Every model on states and through the U-Net, the small one by other objectives too; not what `past_the_article` has."""
+    first = ("objective.states_first=1250", "trainer.max_epochs=5")
+    objectives = {
+        "conditioning": ("objective=conditioning", *first),
+        "attention": ("objective=attention", *first),
+        "both": ("objective=conditioning", "objective.states=0.1", *first),
+    }
+    for model, (own, epochs) in SEARCHED.items():
+        by_objective = {"states": (f"trainer.max_epochs={epochs}",)} | objectives
+        wanted = {"small": ("attention", "both"), "large": ("conditioning",)}.get(model, ("states", "conditioning"))
+        for objective in wanted:
+            settings = ("experiment=past_the_article", f"seed={seed}", *own, *by_objective[objective])
+            yield Job("model_search", f"{model}-{objective}-{seed}", settings)
 
 
 def chosen(every: list[Job], patterns: list[str]) -> list[Job]:
