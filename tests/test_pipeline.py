@@ -271,7 +271,7 @@ def test_warns_of_what_is_far_or_cut_and_of_nothing_else(pipe: DeprojectorPipeli
         warnings.simplefilter("error")
         pipe.states_of(["cat, maid", "1girl, red hair:1.2, -black skirt", "cat maid | 1boy @ 0.3", ""])
     noise = 30 * torch.randn(128, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(UserWarning, match=r"'<embedding>' is \d+\.\d times as far out as the prompts"):
+    with pytest.warns(UserWarning, match=r"'<embedding>' is [\d,.]+ times as far out as the prompts"):
         pipe.states_of(embedding=noise)
     with pytest.warns(UserWarning, match="longer than 77 tokens"):
         pipe.states_of("red hair " * 60)
