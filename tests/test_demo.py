@@ -220,6 +220,13 @@ def test_a_mistake_says_in_which_field_and_wipes_nothing(pipe: DeprojectorPipeli
     assert "<img" not in said
 
 
+def test_the_page_writes_nothing_beside_its_code():
+    """Gradio writes a stub beside every module that has a component of its own."""
+    import deproj.demo.page
+
+    assert not list(Path(deproj.demo.page.__file__).parent.glob("*.pyi"))
+
+
 def test_the_history_brings_a_picture_back(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path):
     from deproj.demo.page import Page
 

@@ -137,7 +137,9 @@ class Details:
             negative = gr.Textbox(start.negative, label="what to avoid")
         with gr.Accordion("a picture", open=False, visible=takes_pictures) as with_picture:
             sources: Any = ["upload", "clipboard"]
-            picture = Photo(label="picture", sources=sources, height=170, elem_id="photo")
+            picture = gr.Image(label="picture", sources=sources, height=170, elem_id="photo")
+            # the file is read where a mistake can be told, since Gradio's own reading ends in a bare error
+            picture.preprocess = path_of  # type: ignore[method-assign]
             gr.Markdown("It is added to the prompts, unless one of them calls it, as in `<photo>, red hair`.")
             picture_weight = gr.Slider(-2, 2, start.picture_weight, step=0.1, label="weight of the picture")
         with gr.Accordion("from one prompt to another", open=False) as way:
@@ -209,13 +211,9 @@ class Outputs:
         return cls(columns, pictures, said, link, history)
 
 
-class Photo(gr.Image):
-    """A picture as the path of its file, which is read where a mistake can be told; Gradio's own reading ends in a bare error."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        return None if payload is None else payload.path
+def path_of(payload: Any) -> Any:
+    """The path of a picture's file."""
+    return None if payload is None else payload.path
 
 
 def pictures_of(name: str) -> Any:
