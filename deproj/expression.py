@@ -30,6 +30,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deproj.process.errors import UserError
@@ -152,24 +153,21 @@ class Expression:
 
         return Expression(tuple((weight, read(atom)) for weight, atom in self.terms))
 
-    def with_pictures(self, pictures: Mapping[str, Image]) -> Expression:
-        """Puts pictures in the place of their names.
+    def with_pictures(self, pictures: Mapping[str, Image | str | Path]) -> Expression:
+        """Puts pictures, or those at paths, in the place of their names.
 
         Raises:
             UserError: for a name that no picture has.
         """
-        from PIL import Image  # parsing alone does without
+        from deproj.clip.pictures import as_picture  # parsing alone does without
 
         if missing := [name for name in self.names if name not in pictures]:
             if hints := marks.found(f"<{missing[0]}>"):
                 raise UserError(str(hints[0]))
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
             raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
-        for name in self.names:
-            if not isinstance(pictures[name], Image.Image):
-                kind = type(pictures[name]).__name__
-                raise UserError(f"<{name}> is a PIL picture; got a {kind}. deproj.clip.images.open_picture reads a file.")
-        terms = ((w, Picture(pictures[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
+        seen = {name: as_picture(pictures[name], f"<{name}>") for name in self.names}
+        terms = ((w, Picture(seen[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
         return Expression(tuple(terms))
 
 
@@ -178,9 +176,11 @@ def text(words: str) -> Expression:
     return Expression(((1.0, Text(words)),))
 
 
-def picture(image: Image) -> Expression:
-    """A picture."""
-    return Expression(((1.0, Picture(image)),))
+def picture(image: Image | str | Path) -> Expression:
+    """A picture, or the one at a path."""
+    from deproj.clip.pictures import as_picture  # parsing alone does without
+
+    return Expression(((1.0, Picture(as_picture(image))),))
 
 
 def vector(embedding: Tensor) -> Expression:
@@ -203,7 +203,7 @@ def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
 
 
 def expression_of(anything: Any) -> Expression:
-    """A text in the syntax, a picture, an embedding (D,), or what is an expression already."""
+    """A text in the syntax, a picture or its path, an embedding (D,), or what is an expression already."""
     import torch  # parsing alone needs neither
     from PIL import Image
 
@@ -211,7 +211,7 @@ def expression_of(anything: Any) -> Expression:
         return anything
     if isinstance(anything, str):
         return parse(anything)
-    if isinstance(anything, Image.Image):
+    if isinstance(anything, (Image.Image, Path)):
         return picture(anything)
     if isinstance(anything, torch.Tensor):
         return vector(anything)

@@ -28,6 +28,7 @@ from torch import Tensor
 from deproj.clip.distance import FAR
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
+from deproj.clip.pictures import as_picture
 from deproj.draw.as_diffusers import PARTS, check_call, check_loading, passed_on
 from deproj.draw.lora import load_lora
 from deproj.draw.renderer import Renderer, draw, sample
@@ -43,7 +44,7 @@ from deproj.selection import PLACES, TokenSelection
 
 __all__ = ["DeprojectorPipeline"]
 
-Prompt = str | Expression | Image | Tensor
+Prompt = str | Expression | Image | Path | Tensor
 
 #: By default PIL pictures are at least so many pixels high.
 SIDE = 256
@@ -216,17 +217,19 @@ class DeprojectorPipeline:
         """Adds a word to what prompts can say, and returns it: `deproj.clip.encoder.TextEncoder.load_textual_inversion`."""
         return self.encoder.load_textual_inversion(source, token)
 
-    def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> Tensor:
+    def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> Tensor:
         """Embeddings of prompts, (B, D).
 
         Args:
-            pictures: by the names that prompts call them by, as in ``<photo>, red hair``.
+            pictures: or their paths, by the names that prompts call them by, as in ``<photo>, red hair``.
         """
         return embed(self.read(prompts, pictures), self.encoder, self.pictures)
 
-    def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image] | None = None) -> list[Expression]:
+    def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> list[Expression]:
         """Prompts as expressions."""
-        if isinstance(prompts, (str, Expression, Image, Tensor)) and not (isinstance(prompts, Tensor) and prompts.ndim == 2):
+        if isinstance(prompts, (str, Expression, Image, Path, Tensor)) and not (
+            isinstance(prompts, Tensor) and prompts.ndim == 2
+        ):
             raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
         seen = pictures or {}
         words = {word for word in self.encoder.inversions if word.strip("<>") not in seen}
@@ -256,9 +259,9 @@ class DeprojectorPipeline:
         self,
         prompt: Prompt | Sequence[Prompt] | None = None,
         embedding: Tensor | None = None,
-        image: Image | Sequence[Image] | None = None,
+        image: Image | str | Path | Sequence[Image | str | Path] | None = None,
         strength: float = 1.0,
-        pictures: Mapping[str, Image] | None = None,
+        pictures: Mapping[str, Image | str | Path] | None = None,
     ) -> Tensor:
         """States for prompts, as `prompt_embeds` of any Stable Diffusion 1.x pipeline, (B, 77, D).
 
@@ -269,7 +272,7 @@ class DeprojectorPipeline:
             image: instead of a prompt, one picture or more.
             strength: from the true states of the prompt (0) to the deprojected ones (1), which are blended place by place
                 in the model's order. Below 1, prompts must be texts, or sums of texts, which are joined.
-            pictures: by the names that prompts call them by, as in ``<photo>, red hair``.
+            pictures: or their paths, by the names that prompts call them by, as in ``<photo>, red hair``.
 
         Raises:
             UserError: unless one of prompt, embedding and image is given, and for what can't be read or blended.
@@ -312,7 +315,7 @@ class DeprojectorPipeline:
         return self.with_negative(self.states_of(prompt, **options), negative_prompt, options.get("pictures"))
 
     def with_negative(
-        self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image] | None = None
+        self, states: Tensor, negative_prompt: Any = None, pictures: Mapping[str, Image | str | Path] | None = None
     ) -> tuple[Tensor, Tensor]:
         """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` returns them."""
         prompts = as_list("" if negative_prompt is None else negative_prompt, None, None)
@@ -333,10 +336,10 @@ class DeprojectorPipeline:
         prompt: Prompt | Sequence[Prompt] | None = None,
         *,
         embedding: Tensor | None = None,
-        image: Image | Sequence[Image] | None = None,
+        image: Image | str | Path | Sequence[Image | str | Path] | None = None,
         negative_prompt: Prompt | Sequence[Prompt] | None = None,
         strength: float = 1.0,
-        pictures: Mapping[str, Image] | None = None,
+        pictures: Mapping[str, Image | str | Path] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         guidance_scale: float | None = None,
@@ -407,9 +410,10 @@ def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
     """The one that is given, as a list of prompts."""
     if embedding is not None and not isinstance(embedding, Tensor):
         raise UserError(f"an embedding is a tensor, (D,) or (B, D); got a {type(embedding).__name__}.")
-    for one in image if isinstance(image, (list, tuple)) else [image]:
-        if one is not None and not isinstance(one, Image):
-            raise UserError(f"an image is a PIL picture; got a {type(one).__name__}; deproj.clip.images.open_picture reads one.")
+    if isinstance(image, (list, tuple)):
+        image = [as_picture(one) for one in image]
+    elif image is not None:
+        image = as_picture(image)
     given = [one for one in (prompt, embedding, image) if one is not None]
     if len(given) != 1:
         raise UserError(

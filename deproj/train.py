@@ -189,13 +189,27 @@ def no_flags(arguments: list[str]) -> str:
     return without_dashes(flags, arguments, all_keys()) if flags else ""
 
 
+def in_order(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra takes them: its flag for a sweep before the settings, wherever it was typed."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def nothing_named(arguments: list[str]) -> str:
+    """What is to be told of a folder that is named as nothing, as by a variable that isn't set; else nothing."""
+    for argument in arguments:
+        if argument in ("resume=", "init_from=", "hydra.run.dir=", "hydra.sweep.dir="):
+            return f"{argument} names nothing; name a folder, or leave it out."
+    return ""
+
+
 def main() -> int:
+    sys.argv[1:] = in_order(sys.argv[1:])
     if asked_for_help(sys.argv[1:]):
         print_any_script()
         print(help_page(sys.argv[1:]))
         return 0
     arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
-    if mistake := no_flags(arguments):
+    if mistake := no_flags(arguments) or nothing_named(arguments):
         print(f"error: {mistake}", file=sys.stderr)
         return 1
     if "--dry-run" in sys.argv[1:]:

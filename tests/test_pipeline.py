@@ -20,7 +20,7 @@ from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
 from deproj.expression import mean, parse, picture, text
 from deproj.model.lstm import LSTMDeprojector
-from deproj.pipeline import DeprojectorPipeline
+from deproj.pipeline import DeprojectorPipeline, as_list
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 from deproj.selection import EosOnward
@@ -266,6 +266,16 @@ def test_other_schedulers_keep_working(pipe: DeprojectorPipeline):
         pipe.sd.scheduler = before
 
 
+def test_a_path_is_taken_where_a_picture_is(pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path):
+    path = tmp_path / "a b.png"
+    photo.save(path)
+    wanted = pipe.embed([photo])
+    for given in (path, picture(path), picture(str(path))):
+        assert torch.equal(pipe.embed([given]), wanted)
+    assert torch.equal(pipe.embed(["<photo>"], {"photo": str(path)}), wanted)
+    assert torch.equal(pipe.embed(as_list(None, None, str(path))), wanted)
+
+
 def test_warns_of_what_is_far_or_cut_and_of_nothing_else(pipe: DeprojectorPipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -297,10 +307,12 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({"embedding": torch.zeros(1, 1, 128)}, r"\(D,\) or \(B, D\)"),
         ({"embedding": torch.full((128,), float("nan"))}, "NaN"),
         ({"embedding": "cat"}, "an embedding is a tensor"),
-        ({"image": "photo.png"}, r"an image is a PIL picture; got a str; deproj.clip.images\.open_picture reads"),
-        ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture; got a Tensor"),
+        ({"image": "nowhere.png"}, r"no picture at nowhere\.png"),
+        ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture or the path of one; got a Tensor"),
+        ({"prompt": Path("nowhere.png")}, r"no picture at nowhere\.png"),
         ({"prompt": "<photo>"}, "no picture is named <photo>"),
-        ({"prompt": "<photo>", "pictures": {"photo": "photo.png"}}, "<photo> is a PIL picture; got a str"),
+        ({"prompt": "<photo>", "pictures": {"photo": "nowhere.png"}}, r"no picture at nowhere\.png"),
+        ({"prompt": "<photo>", "pictures": {"photo": 3}}, "<photo> is a PIL picture or the path of one; got a int"),
     ):
         with pytest.raises(UserError, match=said):
             pipe(**arguments)

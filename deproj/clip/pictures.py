@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from deproj.process.errors import UserError
 
-__all__ = ["as_clip_sees", "open_picture", "open_pictures", "to_rgb"]
+__all__ = ["as_clip_sees", "as_picture", "open_picture", "open_pictures", "to_rgb"]
 
 #: A side that CLIP's image processor can read without taking it for the colours: these are up to 4.
 LEAST = 8
@@ -40,6 +40,22 @@ def open_picture(path: str | Path) -> Image.Image:
     except Exception as error:  # whatever Pillow's readers come upon in a file that is damaged
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a picture: {said}") from None
+
+
+def as_picture(given: object, name: str = "an image") -> Image.Image:
+    """A picture as it is, or the one that lies at a path.
+
+    Args:
+        name: for messages.
+
+    Raises:
+        UserError: for what is neither, and for a file that `open_picture` can't read.
+    """
+    if isinstance(given, Image.Image):
+        return given
+    if isinstance(given, (str, Path)):
+        return open_picture(given)
+    raise UserError(f"{name} is a PIL picture or the path of one; got a {type(given).__name__}.")
 
 
 def open_pictures(folder: Path) -> list[Image.Image]:

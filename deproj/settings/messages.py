@@ -54,6 +54,8 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         key, equals, value = error.override.partition("=")
+        if not equals and re.fullmatch(r"[\w/.@+~-]+", key):
+            return f"{key} is no setting: these are typed as NAME=VALUE, for example selection=all; --help lists them."
         if equals and re.fullmatch(r"[\w/.@+~-]+", key):
             return f"{error.override} can't be read: signs as ( ) = [ {{ ' , are quoted. Type it as: {typed(key, value)}"
     if match := re.search(r"Could not find '([\w/-]+)/([^'/]*)'(.*)", text, re.DOTALL):

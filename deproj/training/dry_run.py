@@ -78,7 +78,7 @@ def seconds(parts: Parts, data: DataSettings) -> tuple[float, float]:
     if isinstance(module.objective, ThroughUNet):
         module.objective.done = module.objective.states_first  # its own steps, which are the slow ones
     dtype = module.model.sos.dtype
-    samples = list(parts.data.mix.samples(parts.data.source, data.batch_size, data.seed))
+    samples = list(parts.data.mix.samples(parts.data.source, min(data.batch_size, data.size), data.seed))
     spans = []
     for _ in range(2):  # the first of everything is slower
         began = time.monotonic()

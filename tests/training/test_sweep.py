@@ -152,6 +152,26 @@ def test_a_bug_in_a_job_leaves_its_traceback_in_the_jobs_log(train: Train, tmp_p
     assert [row["state"] for row in index(tmp_path / "sweep")] == ["failed", "done"]
 
 
+def test_the_flag_of_a_sweep_may_stand_anywhere(train: Train, tmp_path: Path):
+    assert train("selection=words_eos", "-m", "seed=0,1", "hydra.sweep.dir=sweep").code == 0
+    assert len(index(tmp_path / "sweep")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resume="], "resume= names nothing"),
+        (["hydra.run.dir="], "hydra.run.dir= names nothing"),
+        (["selection", "all"], "selection is no setting: these are typed as NAME=VALUE, for example selection=all"),
+    ],
+)
+def test_what_names_nothing_is_told(arguments: list[str], said: str, train: Train, tmp_path: Path):
+    ended = train(*arguments)
+    assert ended.code == 1
+    assert said in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sweep_without_its_flag_is_told(train: Train):
     ended = train("feed=batch,recursive")
     assert ended.code == 1
