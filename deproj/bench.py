@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError, run_command
-from deproj.process.files import write_whole
+from deproj.process.files import named_path, write_whole
 from deproj.process.progress import Progress, progress_here
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def options() -> argparse.ArgumentParser:
         help="how seconds and memory grow with what is asked for, on the CPU; 2 minutes, with --out alone",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure (CUDA where there is one)")
-    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
+    parser.add_argument("--out", type=named_path, default=Path("bench.json"), help="where the same goes as JSON (bench.json)")
     return parser
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.errors import UserError, run_command
+from deproj.process.files import named_path
 
 __all__ = ["convert"]
 
@@ -139,7 +140,7 @@ def convert(source: str | Path) -> LSTMDeprojector:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.convert", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="checkpoint folder of the reference")
-    parser.add_argument("destination", type=Path, help="new folder for our config.json and model.safetensors")
+    parser.add_argument("destination", type=named_path, help="new folder for our config.json and model.safetensors")
     args = parser.parse_args()
 
     def command() -> None:

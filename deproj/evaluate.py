@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deproj.data.settings import DataSettings
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.process.errors import UserError, run_command
+from deproj.process.files import named_path
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
@@ -264,7 +265,7 @@ def options() -> argparse.ArgumentParser:
     add("--score-clip", help="folder or hub id of the CLIP of the CLIP score (default: sd.clip)")
     add("--overwrite", action="store_true", help="replace measures on more prompts than --count")
     add("--trust", action="append", default=[], metavar="CLASS", help="a selection of your own, by its full name")
-    add("--out", type=Path, help="folder of a baseline's results (runs/baseline-NAME-SELECTION)")
+    add("--out", type=named_path, help="folder of a baseline's results (runs/baseline-NAME-SELECTION)")
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from deproj.pixel import WEIGHTS
 from deproj.process.errors import UserError, run_command
+from deproj.process.files import named_path
 from deproj.process.system import quoted, replace
 
 __all__ = ["Shapes", "make"]
@@ -164,7 +165,7 @@ def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Pat
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deproj.fullsize", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, metavar="OUT", help=f"a new folder; it will hold {SIZE / 1e9:.1f} GB")
+    parser.add_argument("out", type=named_path, metavar="OUT", help=f"a new folder; it will hold {SIZE / 1e9:.1f} GB")
     parser.add_argument(
         "--single-file", action="store_true", help=f"also OUT/model.safetensors as on the web, {SIZE_OF_FILE / 1e9:.1f} GB more"
     )

@@ -97,9 +97,9 @@ def test_a_picture_is_drawn_again_by_what_it_says(generate: Generate, tmp_path: 
     Image.new("RGB", (32, 32)).save(tmp_path / "blank.png")
     mistakes = [
         (["--again", "blank.png"], "blank.png doesn't say what it was made of"),
-        (["--again", "missing.png"], "missing.png cannot be read as a picture"),
-        (["cat", "--again", path], "--again repeats one picture; leave prompts"),
-        (["--seed", "0", "--again", path], "--again repeats one picture; leave prompts"),
+        (["--again", "missing.png"], "there is no picture missing.png"),
+        (["--again", tmp_path / "way" / "strip.png"], "shows several pictures, which each have a file of their own, as strip-01"),
+        (["cat", "--again", path], "--again takes its prompt from the picture; leave prompts"),
     ]
     for arguments, said in mistakes:
         ended = generate(*arguments)
@@ -107,6 +107,58 @@ def test_a_picture_is_drawn_again_by_what_it_says(generate: Generate, tmp_path: 
         assert said in ended.err
     ended = generate("--again", path, model="all-batch")
     assert "is not the model that drew" in ended.err
+    assert "leave 'cat, maid' out, which is no model" in generate("--again", path, model="cat, maid").err
+
+
+def test_what_is_given_beside_again_takes_the_place_of_what_was(generate: Generate, tmp_path: Path):
+    assert generate("1girl", "--negative", "cat", "--out", "one").code == 0
+    path = tmp_path / "one" / "001-1girl.png"
+    ended = generate("--again", path, "--seed", "5", "--count", "2", "--negative", "", "--out", "varied")
+    assert ended.code == 0, ended.err
+    assert names(tmp_path / "varied") == ["001-1girl-5.png", "001-1girl-6.png"]
+    assert Stamp.of(tmp_path / "varied" / "001-1girl-5.png") == replace(Stamp.of(path), seed=5, negative="")
+
+
+def test_a_picture_of_a_picture_is_drawn_again_from_that_one(generate: Generate, tmp_path: Path):
+    assert generate("<my photo>, red hair", "--image", "my photo.png", "--out", "one").code == 0
+    (path,) = (tmp_path / "one").iterdir()
+    assert "hand it over, --image PATH/my photo.png" in generate("--again", path).err
+    assert generate("--again", path, "--image", "my photo.png", "--out", "again").code == 0
+    assert Stamp.of(tmp_path / "again" / path.name) == Stamp.of(path)
+    Image.new("RGB", (32, 32)).save("my photo.png")
+    assert "<my photo> is another one" in generate("--again", path, "--image", "my photo.png").err
+
+
+def test_a_model_among_the_prompts_is_told(generate: Generate):
+    assert (
+        "the model stands first, then prompts: python -m deproj.generate best 'cat, maid'"
+        in generate("best", model="cat, maid").err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--steps", "5"], "--steps are the pictures of a strip, which --between draws"),
+        (["--guidance", "0"], "--guidance is finite and at least 1"),
+        (["--guidance", "nan"], "--guidance is finite and at least 1"),
+        (["--sampler-steps", "0"], "--sampler-steps is at least 1; got 0"),
+    ],
+)
+def test_options_that_mean_nothing_here_are_refused(generate: Generate, arguments: list[str], said: str):
+    ended = generate("cat", *arguments)
+    assert (ended.code, ended.err.startswith("error: " + said)) == (1, True), ended.err
+
+
+def test_an_empty_folder_is_no_folder(generate: Generate):
+    assert "it is empty; name a path" in generate("cat", "--out", "").err
+
+
+def test_states_of_before_are_kept(generate: Generate, tmp_path: Path):
+    for _ in range(2):
+        ended = generate("cat", "--save-conditioning", "states.safetensors")
+    assert "states (2).safetensors; what was there is kept" in ended.out
+    assert (tmp_path / "states.safetensors").is_file()
 
 
 def test_pictures_of_before_are_kept(generate: Generate, tmp_path: Path):
@@ -149,7 +201,7 @@ def test_a_strip_from_one_prompt_to_another(generate: Generate, tmp_path: Path):
 
 def test_a_picture_that_the_negative_prompt_calls_is_not_drawn_itself(generate: Generate, tmp_path: Path):
     ended = generate("cat", "--negative", "<my photo>", "--image", "my photo.png", "--out", "out")
-    assert ended.out == "Wrote 1 picture to out.\n", ended.err
+    assert ended.out == "Wrote 001-cat.png to out.\n", ended.err
 
 
 def test_beside_a_weighted_picture_stands_none(generate: Generate, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from deproj.process.errors import UserError
 
-__all__ = ["as_clip_sees", "as_picture", "open_picture", "open_pictures", "to_rgb"]
+__all__ = ["as_clip_sees", "as_picture", "fingerprint", "open_picture", "open_pictures", "to_rgb"]
 
 #: A side that CLIP's image processor can read without taking it for the colours: these are up to 4.
 LEAST = 8
@@ -120,6 +121,12 @@ def scaled(image: Image.Image, name: str) -> Image.Image:
     elif high <= 255 and image.mode in ("I", "F"):
         most = 255.0
     return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
+
+
+def fingerprint(image: Image.Image) -> str:
+    """The same for the same pixels, whatever file they lie in."""
+    pixels = image.convert("RGB")
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()[:16]
 
 
 def as_clip_sees(image: Image.Image, middle: bool) -> Image.Image:

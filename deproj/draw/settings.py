@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from deproj.process.errors import UserError
 
-__all__ = ["SdSettings"]
+__all__ = ["SdSettings", "check_sampling"]
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,16 @@ class SdSettings:
     def __post_init__(self) -> None:
         if (self.config or self.tokenizer) and not self.path.lower().endswith((".safetensors", ".ckpt")):
             raise UserError("sd.config and sd.tokenizer are for a single file, sd.path=model.safetensors; a folder has its own.")
-        if self.steps < 1 or not 1 <= self.guidance < math.inf:
-            raise UserError(f"sd.steps and sd.guidance are finite and at least 1; got {self.steps} and {self.guidance}.")
+        check_sampling(self.steps, self.guidance, "sd.steps", "sd.guidance")
+
+
+def check_sampling(steps: int, guidance: float, of_steps: str, of_guidance: str) -> None:
+    """Refuses steps of a sampler and guidance out of range.
+
+    Args:
+        of_steps, of_guidance: their names where they are set.
+    """
+    if steps < 1:
+        raise UserError(f"{of_steps} is at least 1; got {steps}.")
+    if not 1 <= guidance < math.inf:
+        raise UserError(f"{of_guidance} is finite and at least 1, where 1 is without; got {guidance:g}.")

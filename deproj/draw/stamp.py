@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from PIL import Image
 
 from deproj.process.errors import UserError
 
-__all__ = ["Stamp"]
+__all__ = ["Stamp", "of_sheet"]
 
 #: Of the text chunk that holds a stamp as JSON.
 KEY = "deproj"
+#: What that holds in a picture of several.
+SHEET = "pictures side by side"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Stamp:
         width, height: as it was drawn, in pixels.
         to: the prompt that a strip leads to, or None.
         share: of the way there, 0 to 1.
+        pictures: fingerprints of those that the prompts call, by their names.
     """
 
     prompt: str
@@ -50,6 +54,7 @@ class Stamp:
     height: int
     to: str | None = None
     share: float = 0.0
+    pictures: dict[str, str] = field(default_factory=dict)
 
     @property
     def notes(self) -> dict[str, str]:
@@ -81,6 +86,8 @@ class Stamp:
             with Image.open(path) as image:
                 image.load()
                 content = getattr(image, "text", {}).get(KEY)
+        except FileNotFoundError:
+            raise UserError(f"there is no picture {path}.") from None
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
         if content is None:
@@ -88,9 +95,23 @@ class Stamp:
                 f"{path} doesn't say what it was made of; it is no PNG that deproj.generate wrote, or was changed since."
             )
         try:
-            return cls(**json.loads(content))
+            made_of = json.loads(content)
+            if SHEET in made_of:
+                raise UserError(f"{path} shows several pictures, which each have a file of their own, as {made_of[SHEET][0]}.")
+            return cls(**made_of)
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(f"{path} says what it was made of in a way that isn't understood here: {error}") from None
+
+
+def of_sheet(files: Sequence[str]) -> dict[str, str]:
+    """Text chunks of a PNG that shows several pictures.
+
+    Args:
+        files: names of theirs.
+    """
+    return {KEY: json.dumps({SHEET: list(files)}, ensure_ascii=False)}
 
 
 def quoted(value: Any) -> str:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from deproj.draw.settings import SdSettings
 from deproj.draw.sheets import save_image
 from deproj.draw.stable_diffusion import StableDiffusion
-from deproj.draw.stamp import Stamp
+from deproj.draw.stamp import Stamp, of_sheet
 from deproj.expression import between, hints_at
-from deproj.generate.asked import Asked, check, repeated
+from deproj.generate.asked import Asked, check, check_order, check_pictures, repeated
 from deproj.generate.drawing import Drawing, is_grey, reference_row, true_states, use_sampler
 from deproj.generate.files import check_writable, first_free, numbered, pictures_of, save_conditioning, sheets_of
 from deproj.process.errors import UserError, run_command
+from deproj.process.files import named_path
 from deproj.process.letters import typed_text
 from deproj.process.progress import progress_here
 from deproj.process.quiet import quiet_libraries
@@ -32,19 +33,30 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+#: Pictures of a strip.
+STEPS = 8
+
 
 def generate(args: argparse.Namespace) -> None:
     """Draws what is asked for, and writes pictures and sheets."""
     stamp = None if args.again is None else Stamp.of(args.again)
     args = args if stamp is None else repeated(args, stamp)
+    args.negative = args.negative or ""
     args.strength = 1.0 if args.strength is None else args.strength
     args.seed = 0 if args.seed is None else args.seed
     check(args)
+    args.steps = args.steps or STEPS
     asked = Asked.of(args)
+    sd = sd_of(args)
+    if not sd.textual_inversions:
+        asked = asked.resolved()
+    if stamp is not None:
+        check_pictures(asked.pictures, stamp)
     check_writable(args.out if args.save_conditioning is None else args.save_conditioning.absolute().parent)
     progress = progress_here()
     with progress.phase("loading"):
-        pipe = load(args)
+        pipe = load(args, sd)
+    asked = asked.resolved(pipe.encoder.inversions)
     for hint in hints_at([*asked.labels, args.negative]):
         print(f"warning: {hint}", file=sys.stderr)
     if stamp is not None and pipe.model.weights_hash != stamp.model_hash:
@@ -71,31 +83,34 @@ def generate(args: argparse.Namespace) -> None:
         draw = Drawing(pipe, asked.negative, asked.pictures, phase)
         drawn = draw(states.repeat_interleave(args.count, 0), seeds)
         above = reference_row(draw, asked.expressions, true, drawn, seeds) if args.compare else None
-    files = pictures_of(drawn, asked.labels, seeds, pipe, args, stamp)
+    files = pictures_of(drawn, asked.labels, seeds, asked.pictures, pipe, args, stamp)
     untrue = [k for k, one in enumerate(asked.expressions) if args.compare and is_grey(one, true, args)]
     sheets = sheets_of(drawn, above, asked.labels, untrue, args) if args.compare or args.between else {}
     number = first_free(args.out, [*files, *sheets])
     for name, (picture, made_of) in files.items():
         save_image(picture, args.out / numbered(name, number), made_of.notes)
     for name, picture in sheets.items():
-        save_image(picture, args.out / numbered(name, number))
-    said = ", ".join([f"{len(drawn)} picture{'s' * (len(drawn) > 1)}", *(numbered(name, number) for name in sheets)])
+        save_image(picture, args.out / numbered(name, number), of_sheet([numbered(file, number) for file in files]))
+    written = [numbered(name, number) for name in (*files, *sheets)]
+    said = ", ".join(written if len(files) == 1 else [f"{len(files)} pictures", *written[len(files) :]])
     kept = f"; what was there is kept, and the new names end in ({number})" if number > 1 else ""
     print(f"Wrote {said} to {args.out}{kept}.")
 
 
-def load(args: argparse.Namespace) -> DeprojectorPipeline:
+def load(args: argparse.Namespace, sd: SdSettings) -> DeprojectorPipeline:
     """The pipeline that draws."""
     import torch  # seconds: mistakes in the options are told before
 
     from deproj.clip.images import open_pictures
+    from deproj.model.store import shipped
     from deproj.pipeline import DeprojectorPipeline
 
     quiet_libraries()
+    check_order(args, shipped())
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no CUDA here; leave it out, or take cpu.")
     reference = None if args.reference is None else open_pictures(args.reference)
-    return DeprojectorPipeline.from_pretrained(sd_of(args), args.model, pictures=reference, device=args.device)
+    return DeprojectorPipeline.from_pretrained(sd, args.model, pictures=reference, device=args.device)
 
 
 def sd_of(args: argparse.Namespace) -> SdSettings:
@@ -124,9 +139,10 @@ def main() -> int:
     parser.add_argument(
         "--image", action="append", default=[], type=Path, metavar="PICTURE", help="photo.png is <photo> in prompts"
     )
-    parser.add_argument("--again", type=Path, metavar="PICTURE", help="draws a picture once more, by what its PNG says")
+    again = "draws a picture once more, by what its PNG says; what is given beside it, as --seed, takes the place of that"
+    parser.add_argument("--again", type=Path, metavar="PICTURE", help=again)
     parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="a strip of pictures from one prompt to another")
-    parser.add_argument("--steps", type=int, default=8, help="pictures in that strip (8)")
+    parser.add_argument("--steps", type=int, help=f"pictures in that strip ({STEPS})")
     parser.add_argument(
         "--compare",
         action="store_true",
@@ -134,7 +150,7 @@ def main() -> int:
     )
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt (1), from seeds one after another")
     parser.add_argument("--seed", type=int, help="of the first picture of each prompt (0)")
-    parser.add_argument("--negative", default="", metavar="PROMPT", help="what is to be avoided")
+    parser.add_argument("--negative", metavar="PROMPT", help="what is to be avoided")
     parser.add_argument("--strength", type=float, help="from the true states (0) to the deprojected ones (1, the default)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance (the run's)")
     parser.add_argument("--sampler-steps", type=int, help="of the sampler (the run's)")
@@ -144,13 +160,14 @@ def main() -> int:
         "--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip"
     )
     saving = "writes the states to a .safetensors file for other tools, and draws nothing"
-    parser.add_argument("--save-conditioning", type=Path, metavar="FILE", help=saving)
+    parser.add_argument("--save-conditioning", type=named_path, metavar="FILE", help=saving)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to draw (CUDA where there is one)")
-    parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the pictures (pictures)")
+    parser.add_argument("--out", type=named_path, default=Path("pictures"), help="folder of the pictures (pictures)")
     args = parser.parse_intermixed_args()  # prompts may stand before and after options
     if args.model is None and args.again is None:
         parser.error("the following arguments are required: MODEL")
-    args.prompts, args.negative = list(map(typed_text, args.prompts)), typed_text(args.negative)
+    args.prompts = list(map(typed_text, args.prompts))
+    args.negative = None if args.negative is None else typed_text(args.negative)
     args.between = None if args.between is None else list(map(typed_text, args.between))
     return run_command(lambda: generate(args), args.out)
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL.Image import Image
 
+from deproj.clip.pictures import fingerprint
 from deproj.data.captions.open import read_captions
+from deproj.draw.settings import check_sampling
 from deproj.draw.stamp import Stamp
 from deproj.expression import Expression, Named, between, parse
 from deproj.process.errors import UserError
 
-__all__ = ["Asked", "check", "read_prompts", "repeated"]
+__all__ = ["Asked", "check", "check_order", "check_pictures", "read_prompts", "repeated"]
 
 #: Seeds are below this.
 SEEDS = 2**63
@@ -27,7 +31,7 @@ class Asked:
 
     Attributes:
         labels: one an expression.
-        expressions: with their pictures in them.
+        expressions: of them; `resolved` puts their pictures in.
         negative: what is to be avoided.
         pictures: by the names that prompts call them by.
     """
@@ -52,8 +56,20 @@ class Asked:
         prompts += [(f"<{name}>", Expression(((1.0, Named(name)),))) for name in pictures if name not in called]
         if not prompts:
             raise UserError("there is nothing to draw; give a prompt, --file, --image or --between.")
-        expressions = [expression.with_pictures(pictures) for _, expression in prompts]
-        return cls([text for text, _ in prompts], expressions, negative.with_pictures(pictures), pictures)
+        return cls([text for text, _ in prompts], [expression for _, expression in prompts], negative, pictures)
+
+    def resolved(self, words: Collection[str] = ()) -> Asked:
+        """With the pictures in the place of their names.
+
+        Args:
+            words: that the text encoder knows, brackets and all, as of textual inversions.
+
+        Raises:
+            UserError: for a name that is neither.
+        """
+        words = {word for word in words if word.strip("<>") not in self.pictures}
+        first, *others = [e.with_words(words).with_pictures(self.pictures) for e in (self.negative, *self.expressions)]
+        return replace(self, expressions=others, negative=first)
 
     def strip(self, count: int) -> Asked:
         """The steps from the first expression to the second, labelled by their shares."""
@@ -101,21 +117,48 @@ def named_pictures(paths: list[Path]) -> dict[str, Image]:
 
 
 def repeated(args: argparse.Namespace, stamp: Stamp) -> argparse.Namespace:
-    """The options that draw a picture once more, but for those that are given too.
+    """The options that draw a picture once more, but for those that are given too: with another seed, a variation of it.
 
     Raises:
         UserError: for options that the picture itself decides.
     """
-    if args.prompts or args.file or args.between or args.count != 1 or args.seed is not None:
-        raise UserError("--again repeats one picture; leave prompts, --file, --between, --count and --seed out.")
+    if args.prompts or args.file or args.between:
+        raise UserError("--again takes its prompt from the picture; leave prompts, --file and --between out.")
     again = argparse.Namespace(**vars(args))
     again.model, again.sd = args.model or stamp.model, args.sd or (None if stamp.sd == "pixel" else stamp.sd)
-    again.negative, again.seed = args.negative or stamp.negative, stamp.seed
+    again.negative = stamp.negative if args.negative is None else args.negative
+    again.seed = stamp.seed if args.seed is None else args.seed
     again.strength = stamp.strength if args.strength is None else args.strength
     again.guidance = stamp.guidance if args.guidance is None else args.guidance
     again.sampler_steps = stamp.steps if args.sampler_steps is None else args.sampler_steps
     again.prompts = [stamp.prompt] if stamp.to is None else [stamp.prompt, stamp.to]
+    called = {name for text in (*again.prompts, again.negative) for name in parse(text).names}
+    if missing := sorted((called & stamp.pictures.keys()) - {path.stem for path in args.image}):
+        raise UserError(f"{args.again} was drawn with the picture <{missing[0]}>: hand it over, --image PATH/{missing[0]}.png.")
     return again
+
+
+def check_pictures(pictures: dict[str, Image], stamp: Stamp) -> None:
+    """Refuses pictures that are not those that a picture was drawn with."""
+    for name, noted in stamp.pictures.items():
+        if name in pictures and fingerprint(pictures[name]) != noted:
+            raise UserError(f"the picture <{name}> is another one than the picture was drawn with that is to be drawn again.")
+
+
+def check_order(args: argparse.Namespace, shipped: Collection[str]) -> None:
+    """Refuses a prompt where the model should stand.
+
+    Args:
+        shipped: short names of models.
+    """
+
+    def is_model(text: str) -> bool:
+        return text in shipped or os.path.isdir(text)
+
+    if args.again is not None and not is_model(args.model) and args.model.count("/") != 1:
+        raise UserError(f"--again takes prompt and model from the picture; leave {args.model!r} out, which is no model.")
+    if not is_model(args.model) and (swapped := [text for text in args.prompts if is_model(text)]):
+        raise UserError(f"the model stands first, then prompts: python -m deproj.generate {swapped[0]} {args.model!r}")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -124,8 +167,12 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--count is at least 1; got {args.count}.")
     if not 0 <= args.seed < SEEDS - args.count:
         raise UserError(f"--seed is 0 or more, and below 2⁶³ for every picture; got {args.seed}.")
-    if args.steps < 2:
+    if args.steps is not None and args.between is None:
+        raise UserError("--steps are the pictures of a strip, which --between draws; the sampler's are --sampler-steps.")
+    if args.steps is not None and args.steps < 2:
         raise UserError(f"--steps is at least 2, the pictures of a strip; got {args.steps} (the sampler's are --sampler-steps).")
+    steps, guidance = (1 if value is None else value for value in (args.sampler_steps, args.guidance))
+    check_sampling(steps, guidance, "--sampler-steps", "--guidance")
     if args.save_conditioning is not None and args.save_conditioning.suffix != ".safetensors":
         raise UserError(f"--save-conditioning is a .safetensors file; got {args.save_conditioning}.")
     if not 0 <= args.strength <= 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image, fromarray
 
+from deproj.clip.pictures import fingerprint
 from deproj.draw.sheets import TRUE_STATES, enlarged, sheet
 from deproj.draw.stamp import Stamp
 from deproj.process.errors import UserError
@@ -43,15 +44,33 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{folder} cannot be written to: {error.strerror}; name another folder with --out.") from None
 
 
+def unwritten(path: Path) -> Path:
+    """The path, or the first beside it with a number where that is taken."""
+    number = first_free(path.parent, [path.name])
+    return path.with_name(numbered(path.name, number))
+
+
 def pictures_of(
-    drawn: Tensor, labels: list[str], seeds: list[int], pipe: DeprojectorPipeline, args: argparse.Namespace, stamp: Stamp | None
+    drawn: Tensor,
+    labels: list[str],
+    seeds: list[int],
+    called: dict[str, Image],
+    pipe: DeprojectorPipeline,
+    args: argparse.Namespace,
+    stamp: Stamp | None,
 ) -> dict[str, tuple[Image, Stamp]]:
-    """Each picture (height, width, 3) uint8 by the name of its file, with what it was made of."""
+    """Each picture (height, width, 3) uint8 by the name of its file, with what it was made of.
+
+    Args:
+        called: pictures that were handed over, by their names.
+        stamp: of the picture that is drawn again.
+    """
     found, height, width = {}, drawn.shape[1], drawn.shape[2]
     of_all = Stamp(
         *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.scheduler).__name__, args.strength),
         *(args.model, pipe.model.weights_hash, pipe.path, pipe.encoder.hash, width, height),
     )
+    of_all = replace(of_all, pictures={name: fingerprint(picture) for name, picture in called.items()})
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
         name = f"strip-{number + 1:02d}" if args.between else f"{number + 1:03d}-{slug(label)}".strip("-")
@@ -114,9 +133,11 @@ def save_conditioning(
         "encoder": pipe.encoder.hash,
         "clip_skip": str(pipe.encoder.clip_skip),
     }
-    with replacing(args.save_conditioning) as temporary:
+    path = unwritten(args.save_conditioning)
+    with replacing(path) as temporary:
         temporary.write_bytes(save({name: value.float().cpu().contiguous() for name, value in tensors.items()}, told))
-    print(f"Wrote the states of {len(states)} prompt{'s' * (len(states) > 1)} to {args.save_conditioning}.")
+    kept = "; what was there is kept" if path != args.save_conditioning else ""
+    print(f"Wrote the states of {len(states)} prompt{'s' * (len(states) > 1)} to {path}{kept}.")
 
 
 def first_free(folder: Path, names: list[str]) -> int:

@@ -30,7 +30,7 @@ from deproj.pixel.colours import two_coloured
 from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
 from deproj.pixel.training import LossOf, Rng, cosine, fit
-from deproj.process.files import write_checksums
+from deproj.process.files import named_path, write_checksums
 from deproj.texts.benchmark import PROMPTS
 
 STAGES = ("tokenizer", "clip", "reader", "vae", "draft", "unet")
@@ -415,7 +415,7 @@ STEPS = {"tokenizer": 0, "clip": 2500, "reader": 800, "vae": 3500, "draft": 4300
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deproj.pixel.build", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="pipeline folder (default: the shipped one)")
+    parser.add_argument("--out", type=named_path, default=WEIGHTS, help="pipeline folder (default: the shipped one)")
     parser.add_argument("--work", type=Path, default=Path("build/pixel"), help="checkpoints of the stages")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these stages")
     parser.add_argument("--steps", type=int, help="training steps, instead of the stage's own")

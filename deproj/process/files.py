@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import secrets
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +18,17 @@ from filelock import FileLock, Timeout
 from deproj.process.errors import UserError
 from deproj.process.system import replace
 
-__all__ = ["alone", "below", "intact", "refuse_pointer", "release_logs", "replacing", "write_checksums", "write_whole"]
+__all__ = [
+    "alone",
+    "below",
+    "intact",
+    "named_path",
+    "refuse_pointer",
+    "release_logs",
+    "replacing",
+    "write_checksums",
+    "write_whole",
+]
 
 
 #: In a folder that ships: what its weights' checksums are, as ``sha256sum`` writes them.
@@ -137,6 +148,13 @@ def write_checksums(folder: Path) -> None:
     found = sorted(folder.rglob("*.safetensors"))
     lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in found)
     write_whole(folder / CHECKSUMS, "".join(lines))
+
+
+def named_path(typed: str) -> Path:
+    """A path on the command line, where an empty one, as of a variable that isn't set, would be the folder that one stands in."""
+    if not typed.strip():
+        raise ArgumentTypeError("it is empty; name a path, or . for the present folder")
+    return Path(typed)
 
 
 @cache

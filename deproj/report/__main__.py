@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError, run_command
-from deproj.process.files import write_whole
+from deproj.process.files import named_path, write_whole
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
 from deproj.process.system import command_line
@@ -29,7 +29,7 @@ def options() -> argparse.ArgumentParser:
     add("folders", nargs="+", type=Path, metavar="FOLDER", help="runs, sweeps, baselines and measured models")
     add("--against", metavar="SETTING", help='differences are to this one, as in "all, batch" (the first of the tables)')
     add("--seeds", type=int, default=3, help="picture seeds that can be paged through (3); 0 for no pictures")
-    add("--out", type=Path, default=Path("report"), help="folder of the report (report)")
+    add("--out", type=named_path, default=Path("report"), help="folder of the report (report)")
     return parser
 
 
