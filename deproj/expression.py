@@ -30,6 +30,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -115,15 +116,16 @@ class Expression:
         return self * -1.0
 
     def __mul__(self, weight: float) -> Expression:
-        if not math.isfinite(weight):
-            raise UserError(f"a weight is a finite number; got {weight}.")
+        if not isinstance(weight, Real) or not math.isfinite(weight):
+            raise UserError(f"a weight is a finite number; got {weight!r}.")
+        weight = float(weight)
         return Expression(tuple((weight * w, atom) for w, atom in self.terms))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> Expression:
-        if not divisor:
-            raise UserError("an expression cannot be divided by 0.")
+        if not isinstance(divisor, Real) or not divisor:
+            raise UserError(f"an expression is divided by a number other than 0; got {divisor!r}.")
         return self * (1 / divisor)
 
     def __str__(self) -> str:
@@ -161,6 +163,8 @@ class Expression:
         """
         from deproj.clip.pictures import as_picture  # parsing alone does without
 
+        if not isinstance(pictures, Mapping):
+            raise UserError(f"pictures are handed over by their names, as {{'photo': picture}}; got {type(pictures).__name__}.")
         if missing := [name for name in self.names if name not in pictures]:
             if hints := marks.found(f"<{missing[0]}>"):
                 raise UserError(str(hints[0]))
@@ -173,6 +177,7 @@ class Expression:
 
 def text(words: str) -> Expression:
     """A text, embedded whole, whatever signs it holds."""
+    check_text(words)
     return Expression(((1.0, Text(words)),))
 
 
@@ -185,8 +190,10 @@ def picture(image: Image | str | Path) -> Expression:
 
 def vector(embedding: Tensor) -> Expression:
     """An embedding, (D,)."""
-    if embedding.ndim != 1:
-        raise UserError(f"a vector is one embedding, (D,); got {tuple(embedding.shape)}.")
+    shape = getattr(embedding, "shape", None)
+    if not hasattr(embedding, "requires_grad") or shape is None or len(shape) != 1:  # a tensor, without importing torch
+        got = type(embedding).__name__ if shape is None else f"{type(embedding).__name__} {tuple(shape)}"
+        raise UserError(f"a vector is one embedding, a tensor (D,); got {got}.")
     return Expression(((1.0, Vector(embedding)),))
 
 
@@ -198,7 +205,9 @@ def mean(*expressions: Expression | str) -> Expression:
 
 
 def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
-    """From a (t = 0) to b (t = 1), in a straight line."""
+    """From a (t = 0) to b (t = 1), in a straight line, which goes on at both ends."""
+    if not isinstance(t, Real):
+        raise UserError(f"between takes two prompts and then the share of the second, a number; got {t!r}.")
     return (1 - t) * expression_of(a) + t * expression_of(b)
 
 
@@ -215,7 +224,7 @@ def expression_of(anything: Any) -> Expression:
         return picture(anything)
     if isinstance(anything, torch.Tensor):
         return vector(anything)
-    raise UserError(f"a prompt is a text, a picture, an embedding (D,) or an expression; got a {type(anything).__name__}.")
+    raise UserError(f"a prompt is a text, a picture, an embedding (D,) or an expression; got {type(anything).__name__}.")
 
 
 def embed(expressions: Sequence[Expression], encoder: TextEncoder, pictures: PictureEmbedder | None = None) -> Tensor:
@@ -276,12 +285,19 @@ def parse(prompt: str) -> Expression:
     Raises:
         UserError: for what it cannot read, with the character where that is.
     """
+    check_text(prompt)
     check_encodable(prompt, f"the prompt {prompt!a}")
     parser = Parser(prompt)
     expression = parser.blend(0)
     if (sign := parser.peek()) is not None:
         parser.fail("this closes nothing" if sign in ")>" else "this cannot stand here; put signs of a text in quotes")
     return expression
+
+
+def check_text(given: object) -> None:
+    """Refuses what is no text."""
+    if not isinstance(given, str):
+        raise UserError(f"a prompt is a text here; got {type(given).__name__}.")
 
 
 def written(weight: float, atom: Atom) -> str:

@@ -18,7 +18,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -29,7 +31,7 @@ from deproj.clip.distance import FAR
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
 from deproj.clip.pictures import as_picture
-from deproj.draw.as_diffusers import PARTS, check_call, check_loading, passed_on
+from deproj.draw.as_diffusers import PARTS, check_call, check_device, check_loading, check_values, passed_on
 from deproj.draw.lora import load_lora
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.saved import save_pipeline
@@ -77,6 +79,8 @@ class DeprojectorPipeline:
         selection: TokenSelection | None = None,
     ) -> None:
         model.check_encoder(encoder)
+        if not isinstance(selection, (TokenSelection, NoneType)):
+            raise UserError(f"selection is an object, as deproj.selection.EosOnward(); got {selection!r}.")
         self.sd, self.encoder, self.model = renderer.of_its_own(), encoder, model.eval()
         self.pictures, self.selection = pictures, selection
         self.steps, self.guidance, self.chunk = renderer.settings.steps, renderer.settings.guidance, renderer.chunk
@@ -154,12 +158,13 @@ class DeprojectorPipeline:
         renderer = chosen.renderer(encoder, device, torch_dtype, variant)
         return cls(renderer, encoder, model.to(device), seen, selection or model.selection)
 
-    def with_model(self, model: Deprojector) -> DeprojectorPipeline:
-        """The same Stable Diffusion with another deprojector.
+    def with_model(self, model: str | Path | Deprojector) -> DeprojectorPipeline:
+        """The same Stable Diffusion with another deprojector, or the one that `Deprojector.from_pretrained` finds.
 
         Raises:
-            UserError: for one of another text encoder.
+            UserError: for one of another text encoder, and for what is none.
         """
+        model = model if isinstance(model, Deprojector) else Deprojector.from_pretrained(model)
         model.check_encoder(self.encoder)
         other = copy(self)
         other.model, other.selection = model.to(self.device).eval(), model.selection
@@ -183,6 +188,8 @@ class DeprojectorPipeline:
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Moves all to a device, and the U-Net and the VAE to a dtype, as diffusers' own: ``pipe.to("cuda", torch.float16)``."""
+        for device in [*(one for one in args if isinstance(one, (str, int))), *filter(None, [options.get("device")])]:
+            check_device(device)
         self.sd.to(*args, **options)
         return self.small_parts_to(self.sd.device)
 
@@ -277,8 +284,8 @@ class DeprojectorPipeline:
         Raises:
             UserError: unless one of prompt, embedding and image is given, and for what can't be read or blended.
         """
-        if not 0 <= strength <= 1:
-            raise UserError(f"strength is 0 to 1; got {strength}.")
+        if not isinstance(strength, Real) or not 0 <= strength <= 1:
+            raise UserError(f"strength is 0 to 1; got {strength!r}.")
         prompts = as_list(prompt, embedding, image)
         expressions = self.read(prompts, pictures)
         embedded = embed(expressions, self.encoder, self.pictures)
@@ -368,6 +375,11 @@ class DeprojectorPipeline:
             UserError: for prompts that can't be read, and for options that there aren't, which diffusers would pass over.
         """
         check_call(self.sd, options)
+        steps = self.steps if num_inference_steps is None else num_inference_steps
+        guidance = self.guidance if guidance_scale is None else guidance_scale
+        states_given = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
+        width = self.encoder.width
+        check_values(steps, guidance, strength, num_images_per_prompt, size, generator, states_given, width)
         if prompt_embeds is None:
             states = self.states_of(prompt, embedding, image, strength, pictures)
         elif prompt is None and embedding is None and image is None and strength == 1:
@@ -382,8 +394,8 @@ class DeprojectorPipeline:
             self.sd,
             states,
             negative_prompt_embeds,
-            self.steps if num_inference_steps is None else num_inference_steps,
-            self.guidance if guidance_scale is None else guidance_scale,
+            steps,
+            guidance,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             **options,
@@ -409,7 +421,7 @@ class DeprojectorPipeline:
 def as_list(prompt: Any, embedding: Tensor | None, image: Any) -> list[Any]:
     """The one that is given, as a list of prompts."""
     if embedding is not None and not isinstance(embedding, Tensor):
-        raise UserError(f"an embedding is a tensor, (D,) or (B, D); got a {type(embedding).__name__}.")
+        raise UserError(f"an embedding is a tensor, (D,) or (B, D); got {type(embedding).__name__}.")
     if isinstance(image, (list, tuple)):
         image = [as_picture(one) for one in image]
     elif image is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -185,7 +187,7 @@ def test_pictures_come_by_name(encoder: TextEncoder):
 
 
 def test_refuses_what_is_no_expression(encoder: TextEncoder):
-    with pytest.raises(UserError, match="got a int"):
+    with pytest.raises(UserError, match="got int"):
         expression_of(3)
     with pytest.raises(UserError, match=re.escape("(D,)")):
         vector(torch.zeros(1, 128))
@@ -193,7 +195,7 @@ def test_refuses_what_is_no_expression(encoder: TextEncoder):
         embed([vector(torch.zeros(64))], encoder)
     with pytest.raises(UserError, match="finite"):
         text("cat") * float("nan")
-    with pytest.raises(UserError, match="divided by 0"):
+    with pytest.raises(UserError, match="divided by a number other than 0; got 0"):
         text("cat") / 0
     with pytest.raises(UserError, match="got none"):
         mean()
@@ -208,3 +210,20 @@ def test_half_a_letter_is_refused_where_it_is_read(prompt: str, encoder: TextEnc
     if "\udcff" in prompt:
         with pytest.raises(UserError, match="the byte 0xff, which is no UTF-8"):
             parse(prompt)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: text(3), "a prompt is a text here; got int"),
+        (lambda: parse(None), "a prompt is a text here; got NoneType"),
+        (lambda: vector([1.0, 2.0]), r"a vector is one embedding, a tensor \(D,\); got list"),
+        (lambda: vector(np.zeros(3)), r"a vector is one embedding, a tensor \(D,\); got ndarray \(3,\)"),
+        (lambda: between("cat", 0.3, "dog"), "between takes two prompts and then the share of the second, a number; got 'dog'"),
+        (lambda: text("a") * "b", "a weight is a finite number; got 'b'"),
+        (lambda: text("a") / "b", "divided by a number other than 0; got 'b'"),
+    ],
+)
+def test_values_of_another_kind_are_told(made: Callable[[], object], said: str):
+    with pytest.raises(UserError, match=said):
+        made()

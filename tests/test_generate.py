@@ -142,7 +142,7 @@ def test_a_model_among_the_prompts_is_told(generate: Generate):
         (["--steps", "5"], "--steps are the pictures of a strip, which --between draws"),
         (["--guidance", "0"], "--guidance is finite and at least 1"),
         (["--guidance", "nan"], "--guidance is finite and at least 1"),
-        (["--sampler-steps", "0"], "--sampler-steps is at least 1; got 0"),
+        (["--sampler-steps", "0"], "--sampler-steps is a whole number, at least 1; got 0"),
     ],
 )
 def test_options_that_mean_nothing_here_are_refused(generate: Generate, arguments: list[str], said: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
 from deproj.expression import mean, parse, picture, text
+from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline, as_list
 from deproj.pixel.scenes import draw, sample
@@ -300,7 +302,7 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({}, "give one of prompt, embedding and image; got 0"),
         ({"prompt": "cat", "image": photo}, "got 2"),
         ({"prompt": []}, "no prompt in the list"),
-        ({"prompt": 3}, "got a int"),
+        ({"prompt": 3}, "got int"),
         ({"prompt": "cat", "strenght": 0.5}, "no option 'strenght'"),
         ({"prompt": "(cat"}, "not closed"),
         ({"embedding": torch.zeros(64)}, r"\(128,\) here; got \(64,\)"),
@@ -308,11 +310,11 @@ def test_refuses_what_it_cannot_draw(pipe: DeprojectorPipeline, photo: Image.Ima
         ({"embedding": torch.full((128,), float("nan"))}, "NaN"),
         ({"embedding": "cat"}, "an embedding is a tensor"),
         ({"image": "nowhere.png"}, r"no picture at nowhere\.png"),
-        ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture or the path of one; got a Tensor"),
+        ({"image": [photo, torch.zeros(128)]}, "an image is a PIL picture or the path of one; got Tensor"),
         ({"prompt": Path("nowhere.png")}, r"no picture at nowhere\.png"),
         ({"prompt": "<photo>"}, "no picture is named <photo>"),
         ({"prompt": "<photo>", "pictures": {"photo": "nowhere.png"}}, r"no picture at nowhere\.png"),
-        ({"prompt": "<photo>", "pictures": {"photo": 3}}, "<photo> is a PIL picture or the path of one; got a int"),
+        ({"prompt": "<photo>", "pictures": {"photo": 3}}, "<photo> is a PIL picture or the path of one; got int"),
     ):
         with pytest.raises(UserError, match=said):
             pipe(**arguments)
@@ -404,3 +406,82 @@ def test_a_trained_run_by_its_folder(train: Callable[..., Ended], tmp_path: Path
     assert type(pipe.selection).__name__ == "AllTokens"
     assert torch.allclose(pipe.states_of("cat", strength=0), pipe.encoder(["cat"]).states, atol=1e-4)
     assert pipe.embed([parse("cat")]).shape == (1, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": "x"}, "size is a whole number of pixels, 0 (as drawn) to 8192; got 'x'"),
+        ({"size": 10**9}, "size is a whole number of pixels"),
+        ({"size": -1}, "size is a whole number of pixels"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is a whole number, at least 1; got 0"),
+        ({"num_images_per_prompt": "2"}, "num_images_per_prompt is a whole number, at least 1; got '2'"),
+        ({"num_inference_steps": 0}, "num_inference_steps is a whole number, at least 1; got 0"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is a whole number, at least 1; got 2.5"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is finite and at least 1"),
+        ({"guidance_scale": 0.5}, "guidance_scale is finite and at least 1"),
+        ({"guidance_scale": "7"}, "guidance_scale is finite and at least 1, where 1 is without; got '7'"),
+        ({"strength": "0.5"}, "strength is 0 to 1; got '0.5'"),
+        ({"generator": 3}, "generator is a torch.Generator"),
+        ({"generator": [3]}, "generator is a torch.Generator"),
+        ({"negative_prompt": 3}, "a prompt is a text, a picture, an embedding (D,) or an expression; got int"),
+        ({"pictures": ["x"]}, "pictures are handed over by their names"),
+        ({"negative_prompt_embeds": torch.zeros(77, 128)}, "negative_prompt_embeds is a tensor of states, (B, 77, 128); got"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused(pipe: DeprojectorPipeline, options: dict[str, Any], said: str):
+    with pytest.raises(UserError, match=re.escape(said)):
+        pipe("cat", **options)
+
+
+def test_states_that_are_none_are_refused(pipe: DeprojectorPipeline):
+    for states, got in (([1], "list"), (torch.zeros(3), r"\(3,\)"), (torch.zeros(1, 77, 5), r"\(1, 77, 5\)")):
+        with pytest.raises(UserError, match=rf"prompt_embeds is a tensor of states, \(B, 77, 128\); got {got}"):
+            pipe(prompt_embeds=states)
+
+
+def test_guidance_of_0_is_none_as_in_diffusers(pipe: DeprojectorPipeline):
+    one, other = (
+        pipe("cat", guidance_scale=guidance, num_inference_steps=2, generator=seeded(0), output_type="pt").images
+        for guidance in (0, 1)
+    )
+    assert torch.equal(one, other)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_a_device_that_there_is_not_is_told(pipe: DeprojectorPipeline):
+    with pytest.raises(UserError, match="there is no CUDA here for device 'cuda'"):
+        pipe.to("cuda")
+    with pytest.raises(UserError, match="there is no CUDA here for device 'cuda:1'"):
+        DeprojectorPipeline.from_pretrained("best", device="cuda:1")
+    with pytest.raises(UserError, match="a device is 'cpu', 'cuda' or 'cuda:0'; got 'gpu'"):
+        pipe.to("gpu")
+
+
+@pytest.mark.parametrize(("named", "got"), [("", "''"), (" ", "' '"), (3, "int"), (None, "NoneType")])
+def test_what_names_no_deprojector_is_told(named: Any, got: str):
+    with pytest.raises(UserError, match=f"is named by its folder, its hub id or its short name; got {got}"):
+        Deprojector.from_pretrained(named)
+
+
+def test_names_near_to_those_that_there_are_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"Did you mean best\?$"):
+        Deprojector.from_pretrained("bset")
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("data: {}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"runs/mien is no deprojector.* Did you mean runs/mine\?$"):  # the Hub isn't asked
+        Deprojector.from_pretrained("runs/mien")
+
+
+def test_another_model_is_taken_by_its_name(pipe: DeprojectorPipeline):
+    other = pipe.with_model("small")
+    assert type(other.model).__name__ == "ResidualDeprojector"
+    with pytest.raises(UserError, match="is no deprojector"):
+        pipe.with_model("smaller than small")
+
+
+def test_a_selection_is_an_object(pipe: DeprojectorPipeline):
+    with pytest.raises(UserError, match=r"selection is an object, as deproj.selection.EosOnward\(\); got 'all'"):
+        DeprojectorPipeline.from_pretrained("pixel", "best", selection="all")  # type: ignore[arg-type]

@@ -109,6 +109,13 @@ class TextEncoder:
         self.empty = self([""])
         self.sos = self.empty.states[0, 0].clone()
 
+    def __repr__(self) -> str:
+        clip = "with" if self.projection is not None else "without"
+        words = f", {len(self.inversions)} textual inversions" if self.inversions else ""
+        return (
+            f"TextEncoder(width {self.width}, clip skip {self.clip_skip}, {clip} CLIP's projection{words}, hash {self.hash[:12]})"
+        )
+
     @classmethod
     def from_pretrained(
         cls,

@@ -96,6 +96,9 @@ class ImageEncoder:
         self.spread = (seen - seen.mean(0)).square().sum(1).mean()
         self.start, self.across = self.way(distance)
 
+    def __repr__(self) -> str:
+        return f"ImageEncoder(width {self.mean.shape[0]}, on {self.mean.device})"
+
     def way(self, distance: EmbeddingDistance | None) -> tuple[Tensor, Tensor]:
         """`start` and `across` for a deprojector with this distance."""
         encoder = self.encoder

@@ -56,7 +56,7 @@ def as_picture(given: object, name: str = "an image") -> Image.Image:
         return given
     if isinstance(given, (str, Path)):
         return open_picture(given)
-    raise UserError(f"{name} is a PIL picture or the path of one; got a {type(given).__name__}.")
+    raise UserError(f"{name} is a PIL picture or the path of one; got {type(given).__name__}.")
 
 
 def open_pictures(folder: Path) -> list[Image.Image]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 
+from deproj.draw.settings import check_sampling
 from deproj.process.errors import UserError
 
-__all__ = ["PARTS", "check_call", "check_loading", "passed_on"]
+__all__ = ["PARTS", "check_call", "check_device", "check_loading", "check_values", "passed_on"]
 
 #: Parts of the diffusers pipeline that may be replaced, as in ``pipe.scheduler = …``.
 PARTS = ("scheduler", "unet", "vae")
 
 TEXTS = "a deprojector inverts one text encoder as it is"
+#: Pixels that a picture is enlarged to at most.
+LARGEST = 8192
 #: Attributes of diffusers' pipelines that have no meaning here.
 ATTRIBUTES = {
     "text_encoder": f"{TEXTS}; look at it as pipe.encoder.model",
@@ -64,6 +68,42 @@ def check_call(sd: Any, options: dict[str, Any]) -> None:
             raise UserError(f"the pipeline has no option {name!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
 
 
+def check_values(
+    steps: int, guidance: float, strength: float, count: int, size: int, generator: Any, called: dict[str, Any], width: int
+) -> None:
+    """Refuses values of a call that can't be, before anything is computed.
+
+    Args:
+        called: states that are handed over, or None, by their names.
+        width: D, of a state.
+    """
+    check_sampling(steps, guidance or 1, "num_inference_steps", "guidance_scale")  # 0 is without too, as in diffusers
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
+        raise UserError(f"strength is 0 to 1; got {strength!r}.")
+    if not isinstance(count, Integral) or count < 1:
+        raise UserError(f"num_images_per_prompt is a whole number, at least 1; got {count!r}.")
+    if not isinstance(size, Integral) or not 0 <= size <= LARGEST:
+        raise UserError(f"size is a whole number of pixels, 0 (as drawn) to {LARGEST}; got {size!r}.")
+    if not all(isinstance(one, torch.Generator) for one in (generator if isinstance(generator, list) else [generator]) if one):
+        raise UserError("generator is a torch.Generator, or a list of one a picture: torch.Generator().manual_seed(0).")
+    for name, states in called.items():
+        if states is None:
+            continue
+        shape = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states).__name__
+        if not isinstance(states, torch.Tensor) or states.ndim != 3 or states.shape[2] != width:
+            raise UserError(f"{name} is a tensor of states, (B, 77, {width}); got {shape}.")
+
+
+def check_device(device: Any) -> None:
+    """Refuses a device that there isn't."""
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise UserError(f"a device is 'cpu', 'cuda' or 'cuda:0'; got {device!r}.") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"there is no CUDA here for device {str(device)!r}; take 'cpu', or install a torch with CUDA.")
+
+
 def check_loading(device: str | None, dtype: torch.dtype | None, options: dict[str, Any]) -> tuple[str, torch.dtype | None]:
     """The device and the dtype that are asked for.
 
@@ -86,12 +126,14 @@ def check_loading(device: str | None, dtype: torch.dtype | None, options: dict[s
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu", dtype
     try:
-        return str(torch.device(device)), dtype
+        device = str(torch.device(device))
     except (RuntimeError, TypeError):
         raise UserError(
             f"device_map is one device, as 'cuda': got {device!r}. Where the card is too small, load to 'cpu' and call "
             "pipe.enable_model_cpu_offload()."
         ) from None
+    check_device(device)
+    return device, dtype
 
 
 def one_of(names: str, first: Any, second: Any) -> Any:

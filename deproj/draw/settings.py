@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 from deproj.process.errors import UserError
 
@@ -52,7 +53,7 @@ def check_sampling(steps: int, guidance: float, of_steps: str, of_guidance: str)
     Args:
         of_steps, of_guidance: their names where they are set.
     """
-    if steps < 1:
-        raise UserError(f"{of_steps} is at least 1; got {steps}.")
-    if not 1 <= guidance < math.inf:
-        raise UserError(f"{of_guidance} is finite and at least 1, where 1 is without; got {guidance:g}.")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise UserError(f"{of_steps} is a whole number, at least 1; got {steps!r}.")
+    if not isinstance(guidance, Real) or not 1 <= guidance < math.inf:
+        raise UserError(f"{of_guidance} is finite and at least 1, where 1 is without; got {guidance!r}.")

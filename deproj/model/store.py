@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, Self, TypeVar
@@ -62,6 +63,9 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     Raises:
         UserError: where there is none.
     """
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        got = repr(source) if isinstance(source, str) else type(source).__name__
+        raise UserError(f"a deprojector is named by its folder, its hub id or its short name; got {got}.")
     folder = Path(source)
     run = RunFolder(folder)
     if run.model.is_dir():
@@ -74,12 +78,25 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
         return folder
     if str(source) in shipped():
         return intact(SHIPPED) / str(source)
-    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", ".."):
+    if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", "..") or holds_runs(folder.parent):
         raise UserError(
             f"{source} is no deprojector: give a run's folder, an exported model's, a hub id such as owner/name, "
-            f"or one of {', '.join(shipped())}."
+            f"or one of {', '.join(shipped())}.{did_you_mean(folder)}"
         )
     return download(str(source), FILES, revision)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is one of runs or sweeps, so that what it lacks needs no looking for on the Hub."""
+    configs = (config for pattern in ("*/config.yaml", "*/*/config.yaml") for config in folder.glob(pattern))
+    return any(RunFolder(config.parent).is_run for config in configs)
+
+
+def did_you_mean(folder: Path) -> str:
+    """What stands beside a folder that isn't there, or ships, under a name like its own."""
+    beside = [path.as_posix() for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    near = get_close_matches(folder.as_posix(), [*shipped(), *beside], 1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def save(model: Storable, folder: Path, repo_id: str | None = None, half: bool = False) -> None:

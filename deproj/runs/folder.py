@@ -31,11 +31,14 @@ __all__ = ["RunFolder"]
 Record = TypeVar("Record")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RunFolder:
     """A run's folder by its path. Nothing is read or written before it is asked for."""
 
     path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", Path(path))
 
     def __repr__(self) -> str:
         return f"RunFolder({self.path.as_posix()}: {self.told()})"
