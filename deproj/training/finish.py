@@ -41,7 +41,7 @@ def finish(
     if pictures.evaluator is not None:
         evaluation = pictures.evaluator(parts.model.eval(), parts.selection)
         folder.write(folder.evaluation(), evaluation)
-        show(evaluation, behind.steps, training.loggers, dashboards)
+        show(evaluation, behind, training.loggers, dashboards)
     clock.lap("export and evaluation")
     result = RunResult(
         val_loss=behind.best,
@@ -85,14 +85,14 @@ def export(parts: Parts, folder: RunFolder) -> None:
     parts.model.save_pretrained(folder.model)
 
 
-def show(evaluation: Evaluation, steps: int, loggers: Sequence[Logger], dashboards: Sequence[Dashboard]) -> None:
+def show(evaluation: Evaluation, behind: Behind, loggers: Sequence[Logger], dashboards: Sequence[Dashboard]) -> None:
     """Logs the measures."""
-    numbers: Any = evaluation.values
+    numbers: Any = {"epoch": behind.epochs - 1, **evaluation.values}  # loggers count it from 1
     for logger in loggers:
-        logger.log_metrics(numbers, steps)
+        logger.log_metrics(numbers, behind.steps)
         logger.save()
     for dashboard in dashboards:
-        dashboard.evaluation(evaluation, steps)
+        dashboard.evaluation(evaluation, behind.steps)
 
 
 def tell(result: RunResult, folder: RunFolder, pictures: Pictures) -> None:

@@ -30,8 +30,8 @@ def cosine(step: int, steps: int) -> float:
 class DeprojectorModule(pl.LightningModule):
     """Trains a deprojector by an objective.
 
-    Logs ``train/loss``, and of the held-out samples ``val/loss``: the objective's loss of free-running generation,
-    whatever the feed in training, so that both feeds are stopped by one measure.
+    Logs ``train/loss`` of batches, ``train/epoch_loss``, their mean over an epoch, and of the held-out samples ``val/loss``: the
+    objective's loss of free-running generation, whatever the feed in training, so that both feeds are stopped by one measure.
 
     Args:
         learner: its products may be in bfloat16, by autocast there and not by Lightning's precision, which refuses to clip
@@ -44,13 +44,25 @@ class DeprojectorModule(pl.LightningModule):
             raise UserError(f"optimizer.learning_rate is above 0; got {learning_rate}.")
         self.model, self.learner, self.objective = learner.model, learner, objective
         self.learning_rate, self.schedule = learning_rate, schedule
+        self.passed: Tensor
+        self.register_buffer("passed", torch.zeros(2), persistent=False)  # in this epoch: the sum of the losses, and the steps
 
     def training_step(self, rows: Rows, index: int) -> Tensor:
         loss = self.objective.loss(self.learner, rows.in_epoch(self.current_epoch)) * rows.share
         whole = self.finite(summed(loss), "the loss")
+        self.passed = self.passed * (index > 0) + torch.stack([whole.detach().float(), torch.ones_like(whole, dtype=torch.float)])
         self.log("train/loss", whole, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(rows.length))
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True, on_epoch=False)  # type: ignore[union-attr]
         return loss * world_size()  # the gradients are averaged over the processes
+
+    @property
+    def epoch_loss(self) -> float:
+        """The mean of the training losses in this epoch."""
+        total, steps = self.passed.tolist()
+        return float(total / steps)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/epoch_loss", self.epoch_loss, sync_dist=True)  # the same in all processes
 
     def on_fit_end(self) -> None:
         if isinstance(self.learner.feed, GraphedFeed):
@@ -79,9 +91,11 @@ class DeprojectorModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["deprojector"] = self.model.stored()  # with which the weights can be drawn from before the run is done
+        checkpoint["epoch_loss"] = self.passed.tolist()
         if state := self.objective.state():
             checkpoint["objective"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.passed = torch.tensor(checkpoint.get("epoch_loss", [0.0, 0.0]), device=self.passed.device)
         if "objective" in checkpoint:
             self.objective.restore(checkpoint["objective"])

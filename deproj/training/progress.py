@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
 
 from deproj.process.progress import Phase, Progress, about, duration
+from deproj.training.module import DeprojectorModule
 
 __all__ = ["EpochLines"]
 
@@ -23,30 +23,29 @@ class EpochLines(pl.Callback):
         self.progress = progress
         self.open = ExitStack()
         self.phase: Phase | None = None
-        self.losses: list[float] = []  # of the epoch's steps
         self.begun = 0.0  # when the epoch began, in seconds of the phase
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert trainer.max_epochs is not None
         total = trainer.max_epochs * int(trainer.num_training_batches)
-        self.losses, self.begun = [], 0.0
+        self.begun = 0.0
         self.phase = self.open.enter_context(self.progress.phase("training", total, done=trainer.global_step))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.phase is not None:
             loss = float(trainer.callback_metrics["train/loss"])  # of the whole batch, where processes share it
-            self.losses.append(loss)
             self.phase.advance(note=f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, loss {loss:.4f}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.phase is None or not self.losses:
+        if self.phase is None:
             return
+        assert isinstance(module, DeprojectorModule)
         now, held_out = self.phase.seconds, trainer.callback_metrics.get("val/loss")
-        said = [f"train loss {fmean(self.losses):.4f}"]
+        said = [f"train loss {module.epoch_loss:.4f}"]
         said += [] if held_out is None else [f"held-out loss {float(held_out):.4f}"]
         said += [duration(now - self.begun), about(self.phase.left)]
         self.progress.say(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(filter(None, said))}")
-        self.begun, self.losses = now, []
+        self.begun = now
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.should_stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -16,11 +17,17 @@ import pytest
 import torch
 from conftest import Ended
 
+from deproj.feed import Batch
+from deproj.model.lstm import LSTMConfig, LSTMDeprojector
 from deproj.process.progress import LineProgress
+from deproj.selection import EosOnward
+from deproj.training.module import DeprojectorModule
+from deproj.training.objective import States
+from deproj.training.objective.base import Learner
 from deproj.training.progress import EpochLines
 
 EPOCH = re.compile(
-    r"epoch (?P<number>\d+) of (?P<all>\d+): train loss \d\.\d{4}, held-out loss (?P<held_out>\d\.\d{4}), "
+    r"epoch (?P<number>\d+) of (?P<all>\d+): train loss (?P<trained>\d\.\d{4}), held-out loss (?P<held_out>\d\.\d{4}), "
     r"(?P<seconds>[\w ]+?)(, about (?P<left>[\w ]+) left)?"
 )
 
@@ -35,6 +42,11 @@ def test_a_file_gets_a_line_an_epoch_with_losses_seconds_and_what_is_left(train:
     assert ended.code == 0, ended.err
     assert [(match["number"], match["all"]) for match in epochs(ended.err)] == [("1", "3"), ("2", "3"), ("3", "3")]
     assert epochs(ended.err)[-1]["left"] is None
+    with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8") as file:
+        noted = list(csv.DictReader(file))
+    means = [f"{float(row['train/epoch_loss']):.4f}" for row in noted if row["train/epoch_loss"]]
+    assert means == [match["trained"] for match in epochs(ended.err)], "the console and the file have the same mean"
+    assert all(row["epoch"] for row in noted), "also where the measures stand"
     assert all(EPOCH.fullmatch(line) for line in ended.err.splitlines()), ended.err
     assert "\r" not in ended.out + ended.err
     assert len((ended.out + ended.err).encode()) < 1000
@@ -49,13 +61,15 @@ def test_an_epochs_line_has_the_mean_of_its_steps_and_the_time_that_the_others_w
     trainer = SimpleNamespace(
         max_epochs=3, num_training_batches=3, global_step=0, current_epoch=0, callback_metrics=metrics, should_stop=False
     )
-    module: Any = None
+    learner = Learner(LSTMDeprojector(LSTMConfig(6, 9)), EosOnward(), Batch())
+    module = DeprojectorModule(learner, States(), 1e-3)
     callback.on_train_start(cast(Any, trainer), module)
     for epoch, losses in enumerate([(0.3, 0.2, 0.1), (0.09, 0.08, 0.07), (0.06, 0.05, 0.04)]):
         trainer.current_epoch = epoch
         for loss in losses:
             now[0] += 3
             metrics["train/loss"] = torch.tensor(loss)
+            module.passed = torch.tensor([sum(losses), 3.0])
             callback.on_train_batch_end(cast(Any, trainer), module)
         now[0] += 2  # validation and pictures
         metrics["val/loss"] = torch.tensor(losses[0])
