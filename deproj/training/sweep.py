@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -34,6 +35,8 @@ BY_NUMBER = "${hydra.job.num}"
 MEASURES = ("conditioning_error", "fidelity", "clip_score")
 #: So many settings name a job's folder at most.
 NAMED = 4
+#: So many letters of a value do.
+LONGEST = 40
 
 
 def note(sweep: Path, folder: Path, number: int, settings: dict[str, Any], state: str, error: str = "") -> None:
@@ -159,18 +162,21 @@ class SweepStart(Callback):
 
 
 def swept(config: DictConfig) -> list[str]:
-    """What a sweep varies, each as the part of a folder's name: ``feed=${hydra.runtime.choices.feed}``.
-
-    Values that can't stand in a folder's name are left out: the number tells the jobs apart.
-    """
+    """What a sweep varies, each as the part of a folder's name: ``feed=${deproj.name:${hydra.runtime.choices.feed}}``."""
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     sought = config.hydra.sweeper.get("params") or {}
-    given = {one.key_or_group: str(one.input_line).partition("=")[2] for one in parsed if one.is_sweep_override()}
-    given |= {str(key): str(value) for key, value in sought.items()}
-    named = {key: value for key, value in given.items() if not set(value) & set("/\\:*?\"<>|{}[]'")}
-    return [
-        f"{key.rpartition('.')[2]}=${{{f'hydra.runtime.choices.{key}' if key in GROUPS else key}}}" for key in list(named)[:NAMED]
-    ]
+    keys = dict.fromkeys([*(str(one.key_or_group) for one in parsed if one.is_sweep_override()), *map(str, sought)])
+    where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in list(keys)[:NAMED]}
+    return [f"{key.rpartition('.')[2]}=${{deproj.name:${{{place}}}}}" for key, place in where.items()]
+
+
+def named(value: Any) -> str:
+    """A value as part of a folder's name on any system: of a path its end, and no signs that a system refuses."""
+    text = "null" if value is None else str(value).rstrip("/\\")
+    return re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\]", text)[-1])[:LONGEST].strip("-. ") or "empty"
+
+
+OmegaConf.register_new_resolver("deproj.name", named, replace=True)  # here, since job processes import this module
 
 
 def differing(settings: list[dict[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from conftest import Ended, start, wait_for
 
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import JobRecord
-from deproj.training.sweep import note, rows
+from deproj.training.sweep import named, note, rows
 
 Train = Callable[..., Ended]
 
@@ -90,12 +90,32 @@ def test_a_sweep_of_before_goes_on_in_its_own_folders(train: Train, tmp_path: Pa
     assert again.out.count("nothing to do") == 2, again.err
 
 
-def test_what_cannot_stand_in_a_folders_name_is_left_to_the_number(train: Train, tmp_path: Path):
+def test_what_cannot_stand_in_a_folders_name_is_replaced_there(train: Train, tmp_path: Path):
     (tmp_path / "a.txt").write_text("\n".join(f"cat, maid {k}" for k in range(80)), encoding="utf-8")
     shutil.copy(tmp_path / "a.txt", tmp_path / "b.txt")
     assert train("-m", f"data.prompts={tmp_path}/a.txt,{tmp_path}/b.txt", "seed=3,4", "hydra.sweep.dir=sweep").code == 0
     folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    assert folders == ["0-seed=3", "1-seed=4", "2-seed=3", "3-seed=4"]
+    assert folders == ["0-prompts=a.txt-seed=3", "1-prompts=a.txt-seed=4", "2-prompts=b.txt-seed=3", "3-prompts=b.txt-seed=4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (0.001, "0.001"),
+        (None, "null"),
+        (True, "True"),
+        ("eos_onward", "eos_onward"),
+        ("C:\\data\\captions of mine.txt", "captions-of-mine.txt"),
+        ("/data/captions/", "captions"),
+        ('a:b*?"<>|', "a-b"),
+        ([1, 2], "1-2"),
+        ("..", "empty"),
+        ("x" * 100, "x" * 40),
+        ("ünïcode 日本", "ünïcode-日本"),
+    ],
+)
+def test_a_value_in_a_folders_name(value: object, name: str):
+    assert named(value) == name
 
 
 @pytest.mark.parametrize("name", ["SLURM_NODEID", "NODE_RANK"])
