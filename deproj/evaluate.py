@@ -19,10 +19,13 @@ from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 from deproj.process.progress import Progress, progress_here
 from deproj.process.quiet import quiet_libraries
+from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
+from deproj.runs.listing import listed
 from deproj.runs.records import KINDS, BaselineRecord, Evaluation, ModelRecord, told
 from deproj.settings.build import build
 from deproj.settings.compose import compose_config
+from deproj.settings.messages import typed
 from deproj.settings.nodes import foreign_classes
 
 if TYPE_CHECKING:
@@ -109,6 +112,7 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.model.store import locate_model  # imports torch: mistakes in the options are told before
 
     quiet_libraries()
+    args.runs = list(dict.fromkeys(run for path in args.runs for run in runs_of(path)))
     for path in args.runs:
         if not path.is_dir():
             locate_model(path)  # one that isn't there is told before minutes of measuring
@@ -117,7 +121,8 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     }
     for path in configs:
         if not exported(path) and not RunFolder(path).model.is_dir():
-            raise UserError(f"{path} has no deprojector: its training isn't done.")
+            further = f"python -m deproj.train {typed('resume', path.as_posix())}"
+            raise UserError(f"{path} has no deprojector: its training isn't done. To go on with it: {further}")
     for path in args.runs:
         refuse_fewer(folder_of(path), args)
     results: dict[str, Evaluation] = {}
@@ -129,6 +134,22 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
             evaluators[key].compose_mean = args.compose_mean
         results[path.as_posix()] = evaluate_one(path, config, evaluators[key])
     print(table(results))
+
+
+def runs_of(path: Path) -> list[Path]:
+    """What a path stands for: itself, or where it is the folder of a sweep or of runs, those of them that are done.
+
+    Raises:
+        UserError: for a folder of runs of which none is done.
+    """
+    if not path.is_dir() or RunFolder(path).is_run or exported(path):
+        return [path]
+    if not (rows := listed([path])):
+        return [path]  # which is told where it is read
+    done = [row.run.path for row in rows if row.state == "done"]
+    if not done:
+        raise UserError(f"none of the {len(rows)} runs in {path} is done; python -m deproj.runs {quoted(str(path))} lists them.")
+    return done
 
 
 def folder_of(path: Path) -> RunFolder:
@@ -247,7 +268,7 @@ def cell(result: Evaluation, kind: str, measure: str) -> str:
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deproj.evaluate", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    runs = "runs, and models by folder, hub id or short name; each folder gets an evaluation.json"
+    runs = "runs, sweeps, and models by folder, hub id or short name; each run's folder gets an evaluation.json"
     add("runs", nargs="*", type=Path, metavar="RUN", help=runs)
     add(
         "--sd",

@@ -117,6 +117,20 @@ def test_prompts_of_ones_own(trained: Path, tmp_path: Path, evaluate: Evaluate):
     assert "of the 2 prompts of p.txt are among the training prompts" in ended.err
 
 
+def test_a_sweep_is_measured_by_its_folder(trained: Path, tmp_path: Path, evaluate: Evaluate):
+    folder = tmp_path / "sweeps" / "mine"
+    for name in ("0-seed=0", "1-seed=1", "2-seed=2"):
+        shutil.copytree(trained, folder / name)
+    (folder / "2-seed=2" / "result.json").unlink()
+    ended = evaluate("sweeps/mine", "--count", "2")
+    assert ended.code == 0, ended.err
+    measured = sorted(path.parent.name for path in folder.rglob("evaluation.json"))
+    assert measured == ["0-seed=0", "1-seed=1"], "those that are done"
+    for path in folder.glob("*/result.json"):
+        path.unlink()
+    assert "none of the 3 runs in" in evaluate("sweeps/mine", "--count", "2").err
+
+
 def test_mistakes(trained: Path, tmp_path: Path, evaluate: Evaluate):
     for name in ("bare", "foreign", "broken"):
         shutil.copytree(trained, tmp_path / name)

@@ -16,7 +16,7 @@ from deproj.process.errors import UserError
 from deproj.process.files import alone
 from deproj.runs.__main__ import main
 from deproj.runs.folder import RunFolder
-from deproj.runs.listing import listed, table
+from deproj.runs.listing import Listed, best_first, listed, table
 
 Train = Callable[..., Ended]
 RUNS = Path(__file__).parents[1] / "experiments" / "recursive_input" / "runs"
@@ -42,7 +42,7 @@ def test_offline_runs_are_sent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert f"{folders[1]} was not sent" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["runs", "--sync", str(folders[0].parents[1])])
     assert main() == 0
-    assert "Sent 1 of 1 offline runs" in capsys.readouterr().out
+    assert "Sent 1 offline run." in capsys.readouterr().out
 
 
 def test_states_settings_and_measures(train: Train, tmp_path: Path):
@@ -67,9 +67,9 @@ def test_states_settings_and_measures(train: Train, tmp_path: Path):
     assert done.measures == (values["composed/fidelity"], values["composed/conditioning_error"])
     assert rows["runs/stopped"].epochs == "1 of 1"
     lines = table(list(rows.values())).splitlines()
-    assert "sweeps/two: 2 jobs, 1 done, 1 killed" in lines
+    assert "sweeps/two: 2 jobs, 1 done, 1 killed; all with data.parts=2" in lines
     (first,) = (line for line in lines if line.startswith("  0-seed=0 "))
-    assert "all, recursive, data.parts=2, seed=0" in first
+    assert "all, recursive, seed=0" in first
     assert "data.size" not in first, "which all share"
 
 
@@ -115,3 +115,31 @@ def test_nothing_to_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "no runs in ." in call(main, ["."], monkeypatch, capsys).err
     with pytest.raises(UserError):
         listed([tmp_path / "nowhere"])
+
+
+def listed_as(
+    settings: dict[str, object], loss: float | None, measures: tuple[float | None, float | None] = (None, None)
+) -> Listed:
+    return Listed(RunFolder(Path("runs") / str(settings)), Path("runs"), "done", dict(settings), loss=loss, measures=measures)
+
+
+def test_losses_of_several_selections_order_nothing():
+    one, other = {"selection": "all", "feed": "batch"}, {"selection": "eos_onward", "feed": "batch"}
+    rows = [listed_as(one, 0.5), listed_as(other, 0.1)]
+    assert best_first(rows) == rows
+    rows = [listed_as(one, 0.5), listed_as(one | {"seed": 1}, 0.1)]
+    assert best_first(rows) == rows[::-1]
+    rows = [listed_as(one, 0.1), listed_as(other, 0.5, (0.9, 0.2))]
+    assert best_first(rows) == rows[::-1], "what is measured comes first"
+
+
+def test_what_the_runs_of_a_folder_share_stands_above_them():
+    base = {"selection": "all", "feed": "batch", "data.size": 1000}
+    rows = [listed_as(base | {"seed": seed}, 0.1) for seed in (0, 1)]
+    rows.append(Listed(RunFolder(Path("sweeps/a/0")), Path("sweeps/a"), "done", {"selection": "all", "feed": "batch", "seed": 0}))
+    lines = table(rows).splitlines()
+    assert "runs: 2 runs, 2 done; all with data.size=1000" in lines
+    assert [line.split("done", 1)[1].split("0.1")[0].strip() for line in lines if line.startswith("  {")] == [
+        "all, batch, seed=0",
+        "all, batch, seed=1",
+    ]

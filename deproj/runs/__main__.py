@@ -50,11 +50,15 @@ def sync(folders: list[Path]) -> None:
     """
     found = [path for folder in usual(folders) for path in sorted(folder.rglob("wandb/offline-run-*/*.wandb"))]
     left = [path for path in found if not path.with_name(f"{path.name}.synced").exists()]
+    if not left:
+        print("No offline W&B run is left to send." if found else "There are no offline W&B runs here (logger=wandb makes them).")
+        return
     for number, path in enumerate(left, 1):
         print(f"[{number}/{len(left)}] {path.parent}", flush=True)
         if subprocess.run([sys.executable, "-m", "wandb", "sync", str(path.parent)]).returncode:
             raise UserError(f"{path.parent} was not sent; the lines above are W&B's own. Runs that were sent are not sent again.")
-    print(f"Sent {len(left)} of {len(found)} offline runs; all others were sent before.")
+    before = f"; {len(found) - len(left)} had been sent before" if len(found) > len(left) else ""
+    print(f"Sent {len(left)} offline run{'s' * (len(left) != 1)}{before}.")
 
 
 def main() -> int:

@@ -19,7 +19,9 @@ from deproj.settings.earlier import completed
 __all__ = ["Listed", "best_first", "listed", "table"]
 
 INDEX = "sweep.csv"
-COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "conditioning error")
+COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "composed conditioning error")
+#: What a held-out loss depends on beside the model.
+LOSSES = ("selection", "objective", "data.split", "data.combine", "data.parts", "data.prompts")
 MEASURES = ("composed/fidelity", "composed/conditioning_error")
 
 
@@ -131,12 +133,18 @@ def listed(folders: Iterable[Path]) -> list[Listed]:
 
 
 def best_first(rows: list[Listed]) -> list[Listed]:
-    """The rows by their composed fidelity, else by their conditioning error, else by their loss; what has none comes last."""
+    """The rows by their composed fidelity, else by their conditioning error, else by their loss; what has none comes last.
 
-    def worth(row: Listed) -> tuple[bool, float]:
+    Losses of several selections or objectives, whose states they weigh differently, order nothing.
+    """
+    of = {tuple((key, value) for key, value in row.settings.items() if key.startswith(LOSSES)) for row in rows if row.settings}
+
+    def worth(row: Listed) -> tuple[int, float]:
         fidelity, error = row.measures
-        found = -fidelity if fidelity is not None else error if error is not None else row.loss
-        return found is None, found or 0.0
+        found = -fidelity if fidelity is not None else error
+        if found is not None:
+            return 0, found
+        return (1, row.loss) if row.loss is not None and len(of) == 1 else (2, 0.0)
 
     return sorted(rows, key=worth)
 
@@ -145,21 +153,32 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def cells(row: Listed, rows: list[Listed]) -> list[str]:
-    """A row's texts; of its settings, those that the others at hand don't share."""
-    told = []
-    for key, value in row.settings.items():
-        if key in ("selection", "feed"):
-            told.append(str(value))
-        elif len(rows) == 1 or any(other.settings.get(key) != value for other in rows if other.settings):
-            told.append(f"{key}={value}")
+def shared(rows: list[Listed]) -> dict[str, Any]:
+    """The settings, but for selection and feed, that several rows have in common."""
+    known = [row.settings for row in rows if row.settings]
+    if len(known) < 2:
+        return {}
+    same = {key: value for key, value in known[0].items() if all(key in other and other[key] == value for other in known)}
+    return {key: value for key, value in same.items() if key not in ("selection", "feed")}
+
+
+def cells(row: Listed, common: dict[str, Any]) -> list[str]:
+    """A row's texts; of its settings, those that aren't common."""
+    told = [
+        str(value) if key in ("selection", "feed") else f"{key}={value}"
+        for key, value in row.settings.items()
+        if key not in common
+    ]
     name = row.run.path.relative_to(row.group).as_posix()
     return [f"  {name}", row.state, ", ".join(told), row.epochs, *map(number, (row.loss, *row.measures))]
 
 
 def table(rows: list[Listed]) -> str:
-    """The rows as text, in groups: a sweep's jobs, or the runs of a folder."""
-    texts = {id(row): cells(row, rows) for row in rows}
+    """The rows as text, in groups: a sweep's jobs, or the runs of a folder. What a group shares and others don't heads it."""
+    groups = {group: [row for row in rows if row.group == group] for group in dict.fromkeys(row.group for row in rows)}
+    common = {group: shared(members) for group, members in groups.items()}
+    everywhere = shared(rows)
+    texts = {id(row): cells(row, common[row.group] | everywhere) for row in rows}
     used = [place for place in range(len(COLUMNS)) if place < 3 or any(text[place] for text in texts.values())]
     width = [max(len(COLUMNS[place]) + 2 * (place == 0), *(len(text[place]) for text in texts.values())) for place in used]
 
@@ -167,11 +186,12 @@ def table(rows: list[Listed]) -> str:
         return "  ".join(f"{cell:<{size}}" for cell, size in zip(text, width, strict=True)).rstrip()
 
     lines = [line([f"  {COLUMNS[0]}", *(COLUMNS[place] for place in used[1:])])]
-    for group in dict.fromkeys(row.group for row in rows):
-        members = [row for row in rows if row.group == group]
+    for group, members in groups.items():
         kind = "job" if (group / INDEX).is_file() else "run"
         counts = ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in members).items())
+        all_have = ", ".join(f"{key}={value}" for key, value in common[group].items() if key not in everywhere)
         lines += ["", f"{group.as_posix()}: {len(members)} {kind}{'s' * (len(members) != 1)}, {counts}"]
+        lines[-1] += f"; all with {all_have}" if all_have else ""
         for row in members:
             lines.append(line(texts[id(row)][place] for place in used))
             lines += [f"    {row.why}"] if row.why else []

@@ -12,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below, write_whole
@@ -26,7 +29,7 @@ from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
 from deproj.settings.shipped import GROUPS
 
-__all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell"]
+__all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell", "varied_in"]
 
 INDEX = "sweep.csv"
 ALWAYS = ("selection", "feed", "model", "seed")
@@ -163,11 +166,25 @@ class SweepStart(Callback):
 
 def swept(config: DictConfig) -> list[str]:
     """What a sweep varies, each as the part of a folder's name: ``feed=${deproj.name:${hydra.runtime.choices.feed}}``."""
-    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    sought = config.hydra.sweeper.get("params") or {}
-    keys = dict.fromkeys([*(str(one.key_or_group) for one in parsed if one.is_sweep_override()), *map(str, sought)])
-    where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in list(keys)[:NAMED]}
+    varied = varied_by(config.hydra)[:NAMED]
+    where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in varied}
     return [f"{key.rpartition('.')[2]}=${{deproj.name:${{{place}}}}}" for key, place in where.items()]
+
+
+def varied_by(hydra: Any) -> list[str]:
+    """The keys of what a sweep varies, by Hydra's own settings of it."""
+    parsed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    sought = hydra.sweeper.get("params") or {}
+    return list(dict.fromkeys([*(str(one.key_or_group) for one in parsed if one.is_sweep_override()), *map(str, sought)]))
+
+
+def varied_in(sweep: Path) -> list[str] | None:
+    """The same of a sweep's folder, by the file that Hydra writes there; None where it has none that can be read."""
+    try:
+        config: Any = OmegaConf.load(sweep / "multirun.yaml")
+        return varied_by(config.hydra)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError, OmegaConfBaseException, HydraException):
+        return None
 
 
 def named(value: Any) -> str:
@@ -195,8 +212,10 @@ def tell(sweep: Path) -> bool:
     told = differing([job.settings for _, job in jobs(sweep)])
     left = [row for row in found if row["state"] != "done" or row["error"]]
     print(table(best_first(listed([sweep]))))
-    if any(row["composed/fidelity"] != "" or row["composed/conditioning_error"] != "" for row in found):
-        print(f"To compare them on a page: {command_line(['python', '-m', 'deproj.report', str(sweep)])}")
+    if any(row["state"] == "done" for row in found):
+        measured = any(row["composed/fidelity"] != "" or row["composed/conditioning_error"] != "" for row in found)
+        what, command = ("compare them on a page", "report") if measured else ("measure them", "evaluate")
+        print(f"To {what}: {command_line(['python', '-m', f'deproj.{command}', str(sweep)])}")
     if not left:
         return True
     for row in left:

@@ -22,7 +22,7 @@ from deproj.process.system import quoted
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation
 from deproj.training.dashboards import COLUMNS, Dashboard, Picture, evaluation_rows, from_one
-from deproj.training.sweep import INDEX
+from deproj.training.sweep import INDEX, varied_in
 
 __all__ = ["WandbDashboard", "job_name"]
 
@@ -104,7 +104,7 @@ class WandbDashboard(Logger, Dashboard):
             id=self.id,
             resume="allow",
             project=self.project,
-            group=sweep_name(self.folder),
+            group=None if (sweep := sweep_of(self.folder)) is None else sweep.name,
             name=job_name(self.config, RunFolder(self.folder))[:128],
             job_type="train",
             tags=[
@@ -229,15 +229,18 @@ def why_offline() -> str:
         return str(error).partition("\n")[0]
 
 
-def sweep_name(folder: Path) -> str | None:
-    """The name of the sweep that a run belongs to."""
-    return next((parent.name for parent in folder.resolve().parents if (parent / INDEX).exists()), None)
+def sweep_of(folder: Path) -> Path | None:
+    """The folder of the sweep that a run belongs to."""
+    return next((parent for parent in folder.resolve().parents if (parent / INDEX).exists()), None)
 
 
 def job_name(config: dict[str, Any], run: RunFolder) -> str:
-    """What distinguishes a run from others: its selection, feed, seed, and what else its sweep sets."""
+    """What distinguishes a run from others: its selection, feed, seed, and what else its sweep varies."""
     choices = config["choices"]
     set_by_sweep = run.read_job().settings if run.job.exists() else {}
+    sweep = sweep_of(run.path)
+    if sweep is not None and (varied := varied_in(sweep)) is not None:
+        set_by_sweep = {key: value for key, value in set_by_sweep.items() if key in varied}
     named = ("selection", "feed", "model", "objective", "seed")
     others = [
         f"{key.rpartition('.')[2]}={value}"

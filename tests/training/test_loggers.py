@@ -227,7 +227,7 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_its_group(train: Train, tmp_pa
     assert [begun(read).run_group for read in runs] == ["my_sweep", "my_sweep"]
     assert len({begun(read).run_id for read in runs}) == 2
     names = [begun(read).display_name for read in runs]
-    assert names[1].startswith("eos_onward, recursive, seed 3, learning_rate=0.01, ")
+    assert names[1] == "eos_onward, recursive, seed 3, learning_rate=0.01", "what the jobs share is left out"
     assert names[0] != names[1]
     assert "data.cache" not in names[1]
     assert not any("val/loss" in row for row in history(runs[0]))
@@ -242,6 +242,12 @@ def test_a_job_is_named_by_what_tells_it_from_others(tmp_path: Path):
         json.dumps({"number": 0, "settings": settings, "state": "started", "error": ""}), encoding="utf-8"
     )
     assert job_name({"choices": choices, "seed": 4}, RunFolder(tmp_path)) == "all, batch, mlp, seed 4, split=0.5"
+
+
+def test_a_job_is_not_named_by_what_its_sweep_shares(train: Train, tmp_path: Path):
+    assert train("-m", "data.split=0.1,0.2", "data.combine=0.3", "logger=wandb", "hydra.sweep.dir=sweep").code == 0
+    names = [begun(records(path)).display_name for path in sorted((tmp_path / "sweep").glob("*-split=*"))]
+    assert names == [f"eos_onward, recursive, seed 0, split={split}" for split in ("0.1", "0.2")]
 
 
 def test_a_resumed_run_goes_on_with_its_wandb_run(train: Train, tmp_path: Path):
