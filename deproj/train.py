@@ -39,6 +39,7 @@ from deproj.settings.messages import all_keys, explain, typed
 from deproj.settings.mistakes import without_dashes
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.dry_run import tell_plan
+from deproj.training.log import LOG, begin
 from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
@@ -73,6 +74,7 @@ def job(cfg: DictConfig) -> float:
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
     swept = hydra_config.mode == RunMode.MULTIRUN
+    begin()
     try:
         first = is_first_node(cfg)
     except UserError as error:
@@ -111,6 +113,7 @@ def job(cfg: DictConfig) -> float:
         become("interrupted")
         if first:
             interruption.requeue(stopped.number)
+        LOG.info("stopped by signal %d", stopped.number)
         if not swept and first:
             behind = RunFolder(folder).last_checkpoint.exists()
             how = f"To go on: python -m deproj.train {typed('resume', str(folder))}" if behind else "Nothing was trained yet."
@@ -125,6 +128,8 @@ def job(cfg: DictConfig) -> float:
                 if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
                     become("failed", said)
             return float("inf")
+        if told is not None:
+            LOG.info("error: %s", told)
         if noted and RunFolder(folder).is_run:
             with contextlib.suppress(OSError):
                 write_whole(RunFolder(folder).error, str(told or f"{type(error).__name__}: {error}"))

@@ -13,6 +13,7 @@ from deproj.process.errors import UserError
 from deproj.runs.commands import evaluate_again, evaluate_baseline, evaluate_model, train_again
 from deproj.runs.distinguishing import default_settings, distinguishing
 from deproj.runs.folder import RunFolder
+from deproj.runs.listing import state_of
 from deproj.runs.records import KINDS, Evaluation, Measured, RunResult
 from deproj.selection import SELECTIONS
 
@@ -143,7 +144,8 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
         evaluation = run.read_evaluation(mean)
     except OSError:
         if run.is_run and not run.result.is_file():
-            raise UserError("unfinished") from None
+            state, why = state_of(run)
+            raise UserError(f"{state}: {why}" if why else state) from None
         raise UserError(f"not evaluated: {evaluate_again(run)}") from None
     if run.is_baseline:
         about = run.read_baseline()

@@ -52,6 +52,7 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     said = verdict(found, rows)
     out, command = args.out, command_line(["python", "-m", "deproj.report", *sys.argv[1:]])
     out.mkdir(parents=True, exist_ok=True)
+    before = " The report that was there is replaced; --out names another folder." if (out / "index.html").exists() else ""
     drawn: list[str] = []
     if args.seeds and any(setting.first.model is not None for setting in found):
         from deproj.report.pictures import draw_pictures  # with diffusers and the weights
@@ -72,7 +73,7 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     for folder, reason in left_out:
         print(f"left out: {folder}: {reason}")
     print("\n".join(said))
-    print(f"{len(found)} setting{'s' * (len(found) != 1)}. Wrote {out / 'index.html'}, report.md and report.json.")
+    print(f"{len(found)} setting{'s' * (len(found) != 1)}. Wrote {out / 'index.html'}, report.md and report.json.{before}")
 
 
 def named(found: list[Setting], name: str) -> Setting:

@@ -16,7 +16,7 @@ from deproj.runs.distinguishing import default_settings, distinguishing
 from deproj.runs.folder import RunFolder
 from deproj.settings.earlier import completed
 
-__all__ = ["Listed", "best_first", "listed", "table"]
+__all__ = ["Listed", "best_first", "listed", "state_of", "table"]
 
 INDEX = "sweep.csv"
 COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "composed conditioning error")

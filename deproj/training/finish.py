@@ -14,6 +14,7 @@ from deproj.runs.commands import train_again
 from deproj.runs.folder import RunFolder
 from deproj.runs.records import Evaluation, RunResult
 from deproj.runs.records import told as in_words
+from deproj.training import log
 from deproj.training.checkpoints import Behind
 from deproj.training.clock import Clock
 from deproj.training.dashboards import Dashboard
@@ -97,13 +98,13 @@ def show(evaluation: Evaluation, behind: Behind, loggers: Sequence[Logger], dash
 
 def tell(result: RunResult, folder: RunFolder, pictures: Pictures) -> None:
     """Prints where the model is, and how good."""
-    print(f"Held-out free-running loss {result.val_loss:.4f} after {result.epochs} epoch{'s' * (result.epochs != 1)}.")
-    print(f"The model: {folder.model}")
+    log.tell(f"Held-out free-running loss {result.val_loss:.4f} after {result.epochs} epoch{'s' * (result.epochs != 1)}.")
+    log.tell(f"The model: {folder.model}")
     if pictures.evaluator is not None:
         values, kind = folder.read_evaluation().values, "composed"
         names = ("conditioning_error", "fidelity")
         said = [f"{in_words(name)} {values[f'{kind}/{name}']:.3f}" for name in names if f"{kind}/{name}" in values]
         count = len(pictures.evaluator.prompts)
-        print(f"On {count} held-out {kind} prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
+        log.tell(f"On {count} held-out {kind} prompts: {', '.join(said) or 'states only, in evaluation.json'}.")
     if pictures.benchmark is not None:
-        print(f"Its benchmark prompts: {folder.best_sheet}")
+        log.tell(f"Its benchmark prompts: {folder.best_sheet}")

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from deproj.process.progress import Phase, Progress, about, duration
+from deproj.training.log import LOG
 from deproj.training.module import DeprojectorModule
 
 __all__ = ["EpochLines"]
@@ -44,7 +45,9 @@ class EpochLines(pl.Callback):
         said = [f"train loss {module.epoch_loss:.4f}"]
         said += [] if held_out is None else [f"held-out loss {float(held_out):.4f}"]
         said += [duration(now - self.begun), about(self.phase.left)]
-        self.progress.say(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(filter(None, said))}")
+        line = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {', '.join(filter(None, said))}"
+        self.progress.say(line)
+        LOG.info(line)
         self.begun = now
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

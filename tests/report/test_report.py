@@ -209,10 +209,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    for name in ("unfinished", "broken", "elsewhere", "otherwise", "unmeasured", "twice"):
+    for name in ("unfinished", "failed", "broken", "elsewhere", "otherwise", "unmeasured", "twice"):
         shutil.copytree(sweep / "a0", sweep / name)
-    (sweep / "unfinished" / "result.json").unlink()
-    (sweep / "unfinished" / "evaluation.json").unlink()
+    for name in ("unfinished", "failed"):
+        (sweep / name / "result.json").unlink()
+        (sweep / name / "evaluation.json").unlink()
+    (sweep / "failed" / "error.txt").write_text("the loss became nan at step 1", encoding="utf-8")
     (sweep / "unmeasured" / "evaluation.json").unlink()
     (sweep / "broken" / "evaluation.json").write_text('{"raw": ', encoding="utf-8")
     stored = json.loads((sweep / "a0" / "evaluation.json").read_text(encoding="utf-8"))
@@ -222,7 +224,8 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
     said = capsys.readouterr().out
     for name, reason in (
-        ("unfinished", "unfinished"),
+        ("unfinished", "interrupted"),
+        ("failed", "failed: the loss became nan"),
         ("broken", "broken"),
         ("elsewhere", "another Stable Diffusion"),
         ("otherwise", "other prompts"),

@@ -42,6 +42,8 @@ def test_a_file_gets_a_line_an_epoch_with_losses_seconds_and_what_is_left(train:
     assert ended.code == 0, ended.err
     assert [(match["number"], match["all"]) for match in epochs(ended.err)] == [("1", "3"), ("2", "3"), ("3", "3")]
     assert epochs(ended.err)[-1]["left"] is None
+    logged = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    assert all(line in logged for line in (*ended.err.splitlines(), *ended.out.splitlines()[:2])), "a file has it too"
     with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8") as file:
         noted = list(csv.DictReader(file))
     means = [f"{float(row['train/epoch_loss']):.4f}" for row in noted if row["train/epoch_loss"]]
