@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from deproj import __version__
@@ -34,11 +35,13 @@ def main() -> int:
     if name in ("--help", "-h"):
         print(listing())
         return 0
-    if name == "--version":
+    if name in ("--version", "-V"):
         print(__version__)
         return 0
     if name not in COMMANDS:
-        print(f"error: there is no command {name!r}; there are: {', '.join(COMMANDS)}.", file=sys.stderr)
+        near = get_close_matches(name, COMMANDS, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        print(f"error: there is no command {name!r}; there are: {', '.join(COMMANDS)}.{meant}", file=sys.stderr)
         return 2
     sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
     code: int = import_module(COMMANDS[name][0]).main()

@@ -14,7 +14,6 @@ are made of `components`, and take what `encode_prompt` returns:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -41,6 +40,7 @@ from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.expression import Expression, Text, embed, expression_of, hints_at
 from deproj.model.base import Deprojector
 from deproj.model.belonging import told_apart, world_of
+from deproj.process.caution import caution
 from deproj.process.errors import UserError
 from deproj.selection import PLACES, TokenSelection
 
@@ -289,8 +289,8 @@ class DeprojectorPipeline:
         prompts = as_list(prompt, embedding, image)
         expressions = self.read(prompts, pictures)
         embedded = embed(expressions, self.encoder, self.pictures)
-        for caution in [*hints_at(prompts), *self.cautions(expressions, embedded)]:
-            warnings.warn(caution, stacklevel=2)
+        for said in [*hints_at(prompts), *self.cautions(expressions, embedded)]:
+            caution(said)
         return self.blend(expressions, embedded, strength)
 
     def blend(self, expressions: Sequence[Expression], embedded: Tensor, strength: float) -> Tensor:
@@ -327,7 +327,7 @@ class DeprojectorPipeline:
         """States (B, 77, D) that are there already, and those of `negative_prompt`, as `encode_prompt` returns them."""
         prompts = as_list("" if negative_prompt is None else negative_prompt, None, None)
         for hint in hints_at(prompts):
-            warnings.warn(hint, stacklevel=2)
+            caution(hint)
         given = self.read(prompts, pictures)
         if len(given) not in (1, len(states)):
             raise UserError(f"there are {len(given)} negative prompts for {len(states)} prompts; give one, or as many.")

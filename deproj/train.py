@@ -43,6 +43,7 @@ from deproj.training.log import LOG, begin
 from deproj.training.made import Made, remove_if_unused
 from deproj.training.run import run
 from deproj.training.sweep import INDEX, SweepStart, note, refuse, tell
+from deproj.training.sweep import remove_if_unused as remove_unused_sweep
 
 __all__ = ["main"]
 
@@ -199,6 +200,12 @@ def in_order(arguments: list[str]) -> list[str]:
     return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
 
 
+def no_folder(arguments: list[str]) -> str:
+    """What is to be told of a folder of settings that isn't there, of which Hydra would only warn; else nothing."""
+    folder = get_args_parser().parse_known_args(arguments)[0].config_dir
+    return f"--config-dir: there is no folder {folder}." if folder and not os.path.isdir(folder) else ""
+
+
 def nothing_named(arguments: list[str]) -> str:
     """What is to be told of a folder that is named as nothing, as by a variable that isn't set; else nothing."""
     for argument in arguments:
@@ -214,7 +221,7 @@ def main() -> int:
         print(help_page(sys.argv[1:]))
         return 0
     arguments = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
-    if mistake := no_flags(arguments) or nothing_named(arguments):
+    if mistake := no_flags(arguments) or nothing_named(arguments) or no_folder(arguments):
         print(f"error: {mistake}", file=sys.stderr)
         return 1
     if "--dry-run" in sys.argv[1:]:
@@ -222,7 +229,7 @@ def main() -> int:
     # Hydra would print a message of its own and exit; so the exception comes here.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     Made.reset()
-    SweepStart.folder = None  # of an earlier call in this process
+    SweepStart.folder, SweepStart.made = None, []  # of an earlier call in this process
     # A log that can't be written, as on a full disk, is no reason for tracebacks.
     logging.raiseExceptions, raised = False, logging.raiseExceptions
     # A run has handlers of its own; this is for the command of a sweep while it waits for its jobs' processes.
@@ -257,6 +264,8 @@ def main() -> int:
 
         failed = run_command(told, sweep)
         return code or failed or int(not done[0])
+    if code and SweepStart.first:
+        remove_unused_sweep()
     return code
 
 

@@ -68,7 +68,7 @@ def test_draws_prompts_and_pictures(generate: Generate, tmp_path: Path):
     assert "warning" not in ended.err
     with Image.open(tmp_path / "a" / "003-my-photo-red-hair-4.png") as image:
         assert image.size == (256, 256)
-        assert image.text["parameters"].startswith("<my photo>, red hair\nSteps: 2, Sampler: DPMSolverMultistepScheduler, CFG")
+        assert image.text["parameters"].startswith("<my photo>, red hair\nSteps: 2, Sampler: DPM++ 2M, CFG")
     made_of = Stamp.of(tmp_path / "a" / "003-my-photo-red-hair-4.png")
     assert (made_of.prompt, made_of.seed, made_of.strength) == ("<my photo>, red hair", 4, 1.0)
     assert (made_of.sd, made_of.width, made_of.height) == ("pixel", 32, 32)
@@ -152,6 +152,12 @@ def test_options_that_mean_nothing_here_are_refused(generate: Generate, argument
 
 def test_an_empty_folder_is_no_folder(generate: Generate):
     assert "it is empty; name a path" in generate("cat", "--out", "").err
+
+
+def test_nothing_is_left_of_what_was_not_drawn(generate: Generate, tmp_path: Path):
+    assert "no picture is named" in generate("<missing>", "--out", "new/pictures").err
+    assert generate("cat", "--out", "new/pictures", model="runs/none such").code == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_states_of_before_are_kept(generate: Generate, tmp_path: Path):

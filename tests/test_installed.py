@@ -102,6 +102,18 @@ def test_every_command_has_a_line_and_a_main():
         assert "\n" not in about
 
 
+def test_a_command_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from deproj.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["deproj", "trian"])
+    assert main() == 2
+    assert "there is no command 'trian'; there are: train, runs" in (said := capsys.readouterr().err)
+    assert said.rstrip().endswith("Did you mean train?")
+    monkeypatch.setattr("sys.argv", ["deproj", "-V"])
+    assert main() == 0
+    assert capsys.readouterr().out.strip() == deproj.__version__
+
+
 def test_it_trains_draws_measures_and_compares(run: Callable[..., str], folder: Path):
     own = folder / "own" / "selection"
     own.mkdir(parents=True)

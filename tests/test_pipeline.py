@@ -485,3 +485,9 @@ def test_another_model_is_taken_by_its_name(pipe: DeprojectorPipeline):
 def test_a_selection_is_an_object(pipe: DeprojectorPipeline):
     with pytest.raises(UserError, match=r"selection is an object, as deproj.selection.EosOnward\(\); got 'all'"):
         DeprojectorPipeline.from_pretrained("pixel", "best", selection="all")  # type: ignore[arg-type]
+
+
+def test_a_warning_names_the_users_own_line(pipe: DeprojectorPipeline, photo: Image.Image):
+    with pytest.warns(UserWarning, match="is a mark of other programs") as caught:
+        pipe("((cat))", num_inference_steps=1)
+    assert {Path(one.filename).name for one in caught} == {"test_pipeline.py"}

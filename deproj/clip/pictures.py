@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from deproj.process.caution import caution
 from deproj.process.errors import UserError
 
 __all__ = ["as_clip_sees", "as_picture", "fingerprint", "open_picture", "open_pictures", "to_rgb"]
@@ -89,7 +90,7 @@ def to_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
         raise UserError(f"{name} has no pixels: it is {image.width} x {image.height}.")
     if getattr(image, "n_frames", 1) > 1:
         frame = image.tell() + 1
-        warnings.warn(f"{name} is an animation; its frame {frame} of {image.n_frames} is taken.", stacklevel=2)  # type: ignore[attr-defined]
+        caution(f"{name} is an animation; its frame {frame} of {image.n_frames} is taken.")  # type: ignore[attr-defined]
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith(("I", "F")):
         return scaled(upright, name).convert("RGB")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from deproj.clip.check import check_finite
 from deproj.clip.encoder import LOAD_ERRORS, first_line
+from deproj.process.caution import caution
 from deproj.process.errors import UserError
 from deproj.process.files import refuse_pointer
 
@@ -50,4 +50,4 @@ def load_lora(sd: Any, lora: str | Path, adapter_name: str | None = None, **opti
             sd.unet.unload_lora()  # diffusers leaves the layers wrapped
         raise UserError(f"{lora} is no LoRA for this Stable Diffusion: {first_line(error)}") from None
     if any(key.startswith("text_encoder.") for key in weights):
-        warnings.warn("the LoRA's part for the text encoder is left out: the states are the deprojector's.", stacklevel=3)
+        caution("the LoRA's part for the text encoder is left out: the states are the deprojector's.")

@@ -20,6 +20,22 @@ KEY = "deproj"
 SHEET = "pictures side by side"
 
 
+#: diffusers' schedulers as A1111's web interface calls them.
+SAMPLERS = {
+    "DDIMScheduler": "DDIM",
+    "DPMSolverMultistepScheduler": "DPM++ 2M",
+    "DPMSolverSDEScheduler": "DPM++ SDE",
+    "DPMSolverSinglestepScheduler": "DPM++ 2S",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "EulerDiscreteScheduler": "Euler",
+    "HeunDiscreteScheduler": "Heun",
+    "LCMScheduler": "LCM",
+    "LMSDiscreteScheduler": "LMS",
+    "PNDMScheduler": "PLMS",
+    "UniPCMultistepScheduler": "UniPC",
+}
+
+
 @dataclass(frozen=True)
 class Stamp:
     """All that made a picture.
@@ -67,7 +83,11 @@ class Stamp:
         lines = [self.prompt if self.to is None else f"{self.prompt} to {self.to}"]
         if self.negative:
             lines.append(f"Negative prompt: {self.negative}")
-        told: dict[str, Any] = {"Steps": self.steps, "Sampler": self.sampler, "CFG scale": f"{self.guidance:g}"}
+        told: dict[str, Any] = {
+            "Steps": self.steps,
+            "Sampler": SAMPLERS.get(self.sampler, self.sampler),
+            "CFG scale": f"{self.guidance:g}",
+        }
         told |= {"Seed": self.seed, "Size": f"{self.width}x{self.height}", "Model": self.sd}
         told |= {"Deprojector": self.model, "Deprojector hash": self.model_hash, "Deprojector strength": f"{self.strength:g}"}
         if self.to is not None:

@@ -34,12 +34,15 @@ COLUMNS = 8
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder before anything is drawn for it."""
+    """Refuses a folder before anything is drawn for it, of which nothing is left where nothing is."""
     probe = folder / f".{os.getpid()}"
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        for path in made:
+            path.rmdir()
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}; name another folder with --out.") from None
 
@@ -134,6 +137,7 @@ def save_conditioning(
         "clip_skip": str(pipe.encoder.clip_skip),
     }
     path = unwritten(args.save_conditioning)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(save({name: value.float().cpu().contiguous() for name, value in tensors.items()}, told))
     kept = "; what was there is kept" if path != args.save_conditioning else ""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from deproj.model.recurrence import Buffers, Variant, Weights, unroll
+from deproj.model.sizes import check_sizes
 from deproj.process.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class LSTMConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.hidden < 1:
-            raise UserError(f"width and hidden are at least 1; got {self.width} and {self.hidden}.")
+        check_sizes(self, "width", "hidden")
         if self.h0_added not in H0_ADDED:
             raise UserError(f"h0_added is one of {', '.join(H0_ADDED)}; got {self.h0_added!r}.")
 
@@ -77,7 +77,9 @@ class LSTMDeprojector(Deprojector):
     def for_encoder(cls, encoder: TextEncoder, hidden: int | None = None, h0_added: str = "both") -> LSTMDeprojector:
         """An untrained model for an encoder: its width, final norm, SOS state and projection."""
         eps, width = encoder.final_norm.eps, encoder.width
-        model = cls(LSTMConfig(width, hidden or width * 3 // 2, h0_added, eps), encoder.deprojection is not None)
+        model = cls(
+            LSTMConfig(width, width * 3 // 2 if hidden is None else hidden, h0_added, eps), encoder.deprojection is not None
+        )
         model.take_over(encoder)
         return model
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deproj.process.errors import UserError
+from deproj.model.sizes import check_sizes
 from deproj.selection import PLACES
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class MLPConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.hidden < 1:
-            raise UserError(f"width and hidden are at least 1; got {self.width} and {self.hidden}.")
+        check_sizes(self, "width", "hidden")
 
 
 class MLPDeprojector(Deprojector):

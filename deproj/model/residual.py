@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deproj.model.sizes import check_sizes
 from deproj.process.errors import UserError
 from deproj.selection import PLACES
 
@@ -39,11 +40,9 @@ class ResidualConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        if min(self.width, self.hidden, self.blocks, self.expansion) < 1 or not 0 <= self.rank < PLACES:
-            raise UserError(
-                f"width, hidden, blocks and expansion are at least 1 and rank is 0 to {PLACES - 1}; got {self.width}, "
-                f"{self.hidden}, {self.blocks}, {self.expansion} and {self.rank}."
-            )
+        check_sizes(self, "width", "hidden", "blocks", "expansion")
+        if not isinstance(self.rank, int) or not 0 <= self.rank < PLACES:
+            raise UserError(f"the model's rank is 0, for none, to {PLACES - 1}; got {self.rank!r}.")
 
 
 class ResidualDeprojector(Deprojector):
@@ -81,7 +80,9 @@ class ResidualDeprojector(Deprojector):
     ) -> ResidualDeprojector:
         """An untrained model for an encoder; by default its hidden width is four times a state's."""
         d, eps = encoder.width, encoder.final_norm.eps
-        model = cls(ResidualConfig(d, hidden or 4 * d, blocks, expansion, rank, eps), encoder.deprojection is not None)
+        model = cls(
+            ResidualConfig(d, 4 * d if hidden is None else hidden, blocks, expansion, rank, eps), encoder.deprojection is not None
+        )
         model.take_over(encoder)
         return model
 

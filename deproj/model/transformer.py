@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from deproj.model.sizes import check_sizes
 from deproj.process.errors import UserError
 from deproj.selection import PLACES
 
@@ -36,11 +37,9 @@ class TransformerConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        if min(self.width, self.layers, self.heads, self.memory) < 1 or self.width % self.heads:
-            raise UserError(
-                f"width, layers, heads and memory are at least 1, and heads divides width; got {self.width}, {self.layers}, "
-                f"{self.heads} and {self.memory}."
-            )
+        check_sizes(self, "width", "layers", "heads", "memory")
+        if self.width % self.heads:
+            raise UserError(f"the model's heads divide its width, {self.width}; got {self.heads}.")
 
 
 class TransformerDeprojector(Deprojector):
@@ -71,7 +70,7 @@ class TransformerDeprojector(Deprojector):
     ) -> TransformerDeprojector:
         """An untrained model for an encoder; by default a head is 32 wide, or 64 from a width of 512 on."""
         d, eps = encoder.width, encoder.final_norm.eps
-        heads = heads or max(d // (64 if d >= 512 else 32), 1)
+        heads = max(d // (64 if d >= 512 else 32), 1) if heads is None else heads
         model = cls(TransformerConfig(d, layers, heads, memory, eps), encoder.deprojection is not None)
         model.take_over(encoder)
         return model

@@ -54,6 +54,8 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         key, equals, value = error.override.partition("=")
+        if equals and key and not key.isascii():
+            return unknown(key, all_keys())
         if not equals and re.fullmatch(r"[\w/.@+~-]+", key):
             return f"{key} is no setting: these are typed as NAME=VALUE, for example selection=all; --help lists them."
         if equals and re.fullmatch(r"[\w/.@+~-]+", key):

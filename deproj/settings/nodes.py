@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from deproj.settings.shipped import shipped_classes
 __all__ = ["foreign_classes", "leaves", "settings"]
 
 T = TypeVar("T")
+
+#: OmegaConf's words for the types of values.
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 
 
 def settings(cls: type[T], node: dict[str, Any], name: str) -> T:
@@ -32,7 +36,14 @@ def settings(cls: type[T], node: dict[str, Any], name: str) -> T:
         merged: Any = OmegaConf.merge(OmegaConf.structured(cls), node)
         return cls(**{key: plain(merged[key]) for key in known})
     except OmegaConfBaseException as error:
-        raise UserError(f"{name}.{error.key}: {str(error).splitlines()[0]}") from None
+        raise UserError(explained(f"{name}.{error.key}", str(error).splitlines()[0])) from None
+
+
+def explained(key: str, said: str) -> str:
+    """What OmegaConf says of a value of the wrong type, in words."""
+    if match := re.match(r"Value (?P<got>'.*') (?:of type '\w+' could not be converted to|is not a valid) (?P<kind>\w+)", said):
+        return f"{key} is {KINDS.get(match['kind'], match['kind'])}; got {match['got']}."
+    return f"{key}: {said}"
 
 
 def plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ stripped("masterpiece, (cat:1.2)")    "masterpiece, cat"
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,6 +77,8 @@ MARKS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?:\(([^()]{1,500})\)|\b([^\W_][\w-]{0,60}?))(\+{2,20}|(?<!-)-{2,20})(?=[\s,.)|、，]|$)"), signs),
     (re.compile(r"\bBREAK\b"), lambda m: "leave it out, or write a comma"),
 )
+#: Signs of our syntax in full width; its commas may be so.
+WIDE = re.compile("[（）：｜＠＜＞]")
 #: Texts that a prompt takes as they stand.
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 #: A text without any of these has no mark: asked of every caption, so it must be quick.
@@ -98,8 +101,13 @@ def found(text: str) -> list[Hint]:
 
 
 def found_in_prompt(prompt: str) -> list[Hint]:
-    """Hints at the marks in a prompt of `deproj.expression`, but for what stands in quotes."""
-    return found(QUOTED.sub(" ", prompt))
+    """Hints at the marks in a prompt of `deproj.expression`, but for what stands in quotes.
+
+    Its signs in full width, as Japanese keyboards type them, are among them: a prompt takes them for letters.
+    """
+    bare = QUOTED.sub(" ", prompt)
+    wide = "".join(dict.fromkeys(WIDE.findall(bare)))
+    return found(bare) + ([Hint(wide, f"write {unicodedata.normalize('NFKC', wide)} in half width")] if wide else [])
 
 
 def stripped(text: str) -> str:

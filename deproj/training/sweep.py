@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -29,7 +30,7 @@ from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
 from deproj.settings.shipped import GROUPS
 
-__all__ = ["INDEX", "SweepStart", "note", "refuse", "rows", "tell", "varied_in"]
+__all__ = ["INDEX", "SweepStart", "note", "refuse", "remove_if_unused", "rows", "tell", "varied_in"]
 
 INDEX = "sweep.csv"
 ALWAYS = ("selection", "feed", "model", "seed")
@@ -147,13 +148,17 @@ class SweepStart(Callback):
     Attributes:
         folder: of the sweep, or None.
         first: whether this machine tells of it.
+        made: the folder, if it wasn't there, and those above it that weren't, the deepest first.
     """
 
     folder: ClassVar[Path | None] = None
+    made: ClassVar[list[Path]] = []
     first: ClassVar[bool] = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepStart.folder, SweepStart.first = Path(config.hydra.sweep.dir), is_first_node(config)
+        folder = SweepStart.folder = Path(config.hydra.sweep.dir)
+        SweepStart.first = is_first_node(config)
+        SweepStart.made = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
         if "optuna" in str(config.hydra.sweeper.get("_target_")).lower():
             import optuna  # an extra
 
@@ -169,6 +174,16 @@ def swept(config: DictConfig) -> list[str]:
     varied = varied_by(config.hydra)[:NAMED]
     where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in varied}
     return [f"{key.rpartition('.')[2]}=${{deproj.name:${{{place}}}}}" for key, place in where.items()]
+
+
+def remove_if_unused() -> None:
+    """Takes away the folder that this command has made for a sweep of which no job has begun."""
+    if not SweepStart.made or {path.name for path in SweepStart.made[0].glob("*")} - {"multirun.yaml"}:
+        return
+    with contextlib.suppress(OSError):
+        (SweepStart.made[0] / "multirun.yaml").unlink(missing_ok=True)
+        for path in SweepStart.made:
+            path.rmdir()
 
 
 def varied_by(hydra: Any) -> list[str]:

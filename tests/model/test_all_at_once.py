@@ -9,6 +9,8 @@ from torch import Tensor
 
 from deproj.clip.encoder import TextEncoder
 from deproj.model.base import Deprojector
+from deproj.model.lstm import LSTMConfig
+from deproj.model.mlp import MLPConfig
 from deproj.model.residual import ResidualConfig, ResidualDeprojector
 from deproj.model.transformer import TransformerConfig, TransformerDeprojector
 from deproj.process.errors import UserError
@@ -104,13 +106,18 @@ def test_for_an_encoder(kind: type[ResidualDeprojector] | type[TransformerDeproj
 @pytest.mark.parametrize(
     ("kind", "sizes", "told"),
     [
-        (ResidualConfig, {"hidden": 0}, "got 6, 0"),
-        (ResidualConfig, {"hidden": 4, "rank": 77}, "rank is 0 to 76"),
-        (TransformerConfig, {"heads": 4}, "heads divides width"),
+        (ResidualConfig, {"hidden": 0}, "the model's hidden is a whole number, at least 1; got 0"),
+        (ResidualConfig, {"hidden": 4, "rank": 77}, "rank is 0, for none, to 76; got 77"),
+        (TransformerConfig, {"heads": 4}, "heads divide its width, 6; got 4"),
         (TransformerConfig, {"memory": 0}, "at least 1"),
+        (TransformerConfig, {"heads": "four"}, "the model's heads is a whole number, at least 1; got 'four'"),
+        (LSTMConfig, {"hidden": 0}, "the model's hidden is a whole number, at least 1; got 0"),
+        (MLPConfig, {"hidden": "x"}, "the model's hidden is a whole number, at least 1; got 'x'"),
+        (MLPConfig, {"hidden": True}, "the model's hidden is a whole number"),
+        (ResidualConfig, {"hidden": 8, "rank": 1.5}, "the model's rank is 0, for none, to 76; got 1.5"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(kind: type, sizes: dict[str, int], told: str):
+def test_sizes_that_cannot_be_are_refused(kind: type, sizes: dict[str, object], told: str):
     with pytest.raises(UserError, match=told):
         kind(D, **sizes)
 

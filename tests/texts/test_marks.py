@@ -102,3 +102,11 @@ def test_no_text_takes_long(text: str):
     found(text)
     stripped(text)
     assert time.process_time() - start < 2
+
+
+def test_signs_in_full_width_are_told_of_in_prompts_alone():
+    assert [str(hint) for hint in found_in_prompt("（cat）：1.2、maid")] == [
+        "（）： is a mark of other programs; here, write (): in half width."
+    ]
+    assert found_in_prompt('"（cat）"、maid，1girl') == []
+    assert found("（cat）：1.2") == [], "captions hold them as letters"

@@ -220,6 +220,14 @@ def test_a_mistaken_sweep_leaves_the_records_of_another(train: Train, tmp_path: 
     assert index(tmp_path / "sweep") == before
 
 
+def test_a_sweep_of_which_nothing_began_leaves_nothing(train: Train, tmp_path: Path):
+    assert train("-m", "selection=all,none_such", "hydra.sweep.dir=sweeps/new").code == 1
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    assert train("-m", "selection=none_such", "hydra.sweep.dir=mine").code == 1
+    assert (tmp_path / "mine").is_dir(), "which was there before"
+
+
 def test_an_unknown_launcher_is_told(train: Train):
     ended = train("-m", "hydra/launcher=nothing", "seed=0,1")
     assert ended.code == 1
