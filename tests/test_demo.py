@@ -369,6 +369,9 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
             page.wait_for_function("!document.querySelector('.picture .pending, .picture .generating')")
 
         page.wait_for_function("document.querySelectorAll('.picture img').length >= 2")
+        icon = page.evaluate("document.querySelector('link[rel=icon]')?.href")
+        assert icon == f"{address.removesuffix('/')}/favicon.ico", "under the prefix"
+        assert page.request.get(icon).ok
         prompt = page.get_by_label("prompt", exact=True)
 
         def typed(text: str) -> None:
@@ -381,6 +384,12 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
         assert link.startswith(f"{address.removesuffix('/')}/?prompt=1girl")
         assert "weight" not in link
         changes(lambda: page.get_by_role("button", name="🎲 another").click())
+        strength = page.get_by_label("number input for strength")
+        strength.fill("0.5")
+        changes(lambda: strength.press("Enter"))
+        page.wait_for_function("location.search.includes('strength=0.5')")
+        strength.fill("1")
+        changes(lambda: strength.press("Enter"))
         page.get_by_text("words that this world knows").click()
         changes(lambda: page.get_by_text("in forest", exact=True).click())
         assert prompt.input_value() == "1girl, red hair, in forest"

@@ -63,7 +63,7 @@ def serve(page: gr.Blocks, args: argparse.Namespace) -> None:
     """
     import gradio as gr  # an extra
 
-    from deproj.demo.layout import STYLE
+    from deproj.demo.layout import HEAD, STYLE
 
     host, port = args.host, args.port
     named = f"[{host}]" if ":" in host else host  # as an address of IPv6 stands in a link
@@ -72,8 +72,8 @@ def serve(page: gr.Blocks, args: argparse.Namespace) -> None:
     try:
         socket.getaddrinfo(host, port)  # Gradio waits for a name that it can't serve at
         page.launch(
-            server_name=named, server_port=port, share=False, theme=theme, css=STYLE, quiet=True, root_path=args.root_path,
-            footer_links=["gradio", "settings"], run_history=False, prevent_thread_lock=True,
+            server_name=named, server_port=port, share=False, theme=theme, css=STYLE, head=HEAD, quiet=True,
+            root_path=args.root_path, footer_links=["gradio", "settings"], run_history=False, prevent_thread_lock=True,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"cannot serve at {named}:{port}: {error}; name another with --host or --port.") from None

@@ -14,7 +14,10 @@ from deproj.demo.words import ABOUT_MODELS, EXAMPLES, HELP, caption
 from deproj.draw.sheets import TRUE_STATES
 from deproj.model.store import shipped
 
-__all__ = ["STYLE", "Asking", "Details", "Inputs", "Outputs"]
+__all__ = ["HEAD", "STYLE", "Asking", "Details", "Inputs", "Outputs"]
+
+#: Browsers ask for the icon at the root of the host otherwise, where under a path prefix another server may be.
+HEAD = '<link rel="icon" href="./favicon.ico">'
 
 STYLE = """
 .stale img { opacity: .3; filter: grayscale(1); }
@@ -53,7 +56,7 @@ class Asking:
         """Puts it on the page."""
         prompt = gr.Textbox(start.prompts[0], label="prompt", max_lines=3, placeholder="cat, maid", elem_id="prompt")
         problem = gr.HTML(elem_id="problem")
-        go = gr.Button("Draw", variant="primary")
+        go = gr.Button("Draw", variant="primary", elem_id="go")
         examples = gr.Dataset(label="examples", components=[gr.Textbox(visible=False)], samples=[[one] for one in EXAMPLES])
         words = []
         if vocabulary:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 __all__ = ["BEGIN", "LINKED", "SHOW_PICTURES", "SHOW_PROBLEM"]
 
-#: A picture that is dropped anywhere on the page, but not in the box for one, goes where settings are restored from.
+#: A picture that is dropped anywhere on the page, but not in the box for one, goes where settings are restored from. Enter in a
+#: slider's box of numbers draws, as in the other boxes: Gradio lets a slider be let go with the mouse alone.
 BEGIN = """() => {
     document.addEventListener("dragover", event => event.preventDefault());
     document.addEventListener("drop", event => {
@@ -14,6 +15,11 @@ BEGIN = """() => {
         if (!chooser || !event.dataTransfer?.files.length) return;
         chooser.files = event.dataTransfer.files;
         chooser.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+    document.addEventListener("keydown", event => {
+        if (event.key !== "Enter" || !event.target.matches?.('input[type=number][aria-label^="number input for"]')) return;
+        event.target.blur();  // by which the number counts
+        setTimeout(() => document.querySelector("#go")?.click(), 100);
     });
 }"""
 
