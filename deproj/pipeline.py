@@ -26,7 +26,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from deproj.clip.distance import FAR
+from deproj.clip.distance import FAR, in_words
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
 from deproj.clip.pictures import as_picture
@@ -234,9 +234,7 @@ class DeprojectorPipeline:
 
     def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> list[Expression]:
         """Prompts as expressions."""
-        if isinstance(prompts, (str, Expression, Image, Path, Tensor)) and not (
-            isinstance(prompts, Tensor) and prompts.ndim == 2
-        ):
+        if isinstance(prompts, (str, Expression, Image, Path)) or (isinstance(prompts, Tensor) and prompts.ndim != 2):
             raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
         seen = pictures or {}
         words = {word for word in self.encoder.inversions if word.strip("<>") not in seen}
@@ -255,11 +253,7 @@ class DeprojectorPipeline:
         if self.model.distance is not None:
             for expression, far in zip(expressions, self.model.distance(embedding).tolist(), strict=True):
                 if far > FAR:
-                    times = f"{far:.1f}" if far < 10 else f"{far:,.0f}"
-                    said.append(
-                        f"{shorten(str(expression))!r} is {times} times as far out as the prompts that the deprojector was "
-                        "trained on; its picture may be wrong."
-                    )
+                    said.append(f"{shorten(str(expression))!r} is {in_words(far)}")
         return said
 
     def states_of(

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAR", "ROWS", "EmbeddingDistance"]
+__all__ = ["FAR", "ROWS", "EmbeddingDistance", "in_words"]
 
 #: From where on an embedding is called far: a prompt of five parts or more, each embedded by itself, reaches 1.4.
 FAR = 1.5
@@ -65,3 +65,9 @@ class EmbeddingDistance(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """Distances of embeddings (B, D), (B,); above 1 is farther than the model was trained."""
         return ((embedding.to(self.mean) - self.mean) @ self.whitening.T).norm(dim=1)
+
+
+def in_words(far: float) -> str:
+    """A distance above `FAR`, as the end of a sentence on an embedding."""
+    times = f"{far:.1f}" if far < 10 else f"{far:,.0f}"
+    return f"{times} times as far out as the prompts that the deprojector was trained on; its picture may be wrong."

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deproj.clip.distance import FAR
+from deproj.clip.distance import FAR, in_words
 from deproj.model.base import Deprojector
 from deproj.process.errors import UserError
 from deproj.selection import PLACES
@@ -107,8 +107,5 @@ def deprojected(states: Tensor, options: dict[str, Any], model: Deprojector, mad
 def of_embedding(embedding: Tensor, states: Tensor, model: Deprojector, options: dict[str, Any] | None = None) -> list[Any]:
     """A pair of a CONDITIONING; says in the log where the embedding is far from those of the training."""
     if model.distance is not None and (far := float(model.distance(embedding.to(model.sos)).max())) > FAR:
-        logging.warning(
-            "deproj: the embedding is %.1f times as far out as the prompts that the deprojector was trained on; its picture "
-            "may be wrong.", far
-        )  # fmt: skip
+        logging.warning("deproj: the embedding is %s", in_words(far))
     return [states, {**(options or {}), "pooled_output": embedding, MADE: model.provenance.get("encoder")}]
