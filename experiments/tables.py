@@ -98,6 +98,21 @@ TABLES = {
         TWO,
         side_by_side=True,
     ),
+    "past the article": Table(
+        "past_the_article",
+        (
+            Kept("LSTM, eos_onward, recursive (the article)", BEST),
+            Kept("the same, sums of five parts", "past_the_article/five-*"),
+            *(Kept(f"small, {name}", f"past_the_article/states-{name}-*") for name in SELECTIONS),
+            Kept("6.2 M, all", "past_the_article/large-*"),
+            *(Kept(f"small through the U-Net, {name}", f"past_the_article/conditioning-{name}-*") for name in SELECTIONS),
+            Kept("the same from pictures, all", "past_the_article/pictures-*"),
+            Kept("`small`, fifty minutes", "best/small-*"),
+            Kept("`best`, eighty minutes", "best/best-*"),
+        ),
+        TWO,
+        side_by_side=True,
+    ),
     "clip skip": Table(
         "clip_skip",
         (Kept("clip skip 1", BEST), Kept("clip skip 2", "clip_skip/eos_onward-recursive-skip-2-*")),

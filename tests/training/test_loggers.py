@@ -325,7 +325,7 @@ def test_tensorboard_shows_the_same(train: Train, tmp_path: Path):
     assert len(events.Scalars("val/loss")) == 3
     assert [event.value for event in events.Scalars("epoch")][-1] >= 3, "counted from 1"
     assert not any(" " in tag for tag in events.Tags()["scalars"])
-    assert {"composed/conditioning_error", "best/val_loss", "learning_rate"} <= set(events.Tags()["scalars"])
+    assert {"composed/conditioning_error", "best/val_loss", "run/parameters", "learning_rate"} <= set(events.Tags()["scalars"])
     assert "_hparams_/session_start_info" in events.summary_metadata, "the HPARAMS tab has the run"
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(set(steps)), "no step twice"
