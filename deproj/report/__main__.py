@@ -42,6 +42,7 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.measure.rows import rows_of
     from deproj.report.figures import by_place, curves, scatter
     from deproj.report.page import page
+    from deproj.report.settings import copy_settings
     from deproj.report.tables import as_json, markdown
     from deproj.report.verdict import verdict
 
@@ -65,9 +66,10 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
         "Learning curves": curves(found),
     }
     there = {title: figure for title, figure in figures.items() if figure is not None}
+    copies = copy_settings(found, out)
     for title, figure in there.items():
         write_whole(out / f"{title.lower().replace(' ', '-')}.svg", figure)
-    write_whole(out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, command, said, out))
+    write_whole(out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, command, said, copies))
     write_whole(out / "report.md", markdown(rows, left_out, against.label, command, said))
     write_whole(out / "report.json", as_json(rows, left_out, against.label, command, said))
     for folder, reason in left_out:

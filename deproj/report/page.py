@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from deproj.draw.sheets import TRUE_STATES
@@ -88,9 +88,9 @@ def page(
     figures: dict[str, str],
     command: str,
     said: list[str],
-    out: Path,
+    copies: Mapping[Path, str],
 ) -> str:
-    """The whole page; `figures` are SVG by title, and `said` is the verdict."""
+    """The whole page; `figures` are SVG by title, `said` is the verdict, and `copies` are those of `copy_settings`."""
     e = html.escape
     prompts = found[0].first.evaluation.prompts
     parts = [
@@ -132,7 +132,7 @@ def page(
     if left_out:
         listed = "".join(f"<li><code>{e(folder.as_posix())}</code>: {e(reason)}</li>" for folder, reason in left_out)
         parts += ["<h2>Not in the tables</h2>", f"<ul>{listed}</ul>"]
-    parts += ["<h2>How it was made</h2>", f"<p><code>{e(command)}</code></p>", runs_table(found, out)]
+    parts += ["<h2>How it was made</h2>", f"<p><code>{e(command)}</code></p>", runs_table(found, copies)]
     return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</html>"])
 
 
@@ -225,11 +225,11 @@ def difference_table(rows: list[Row], kind: str, against: str) -> str:
     return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
 
 
-def runs_table(found: list[Setting], out: Path) -> str:
+def runs_table(found: list[Setting], copies: Mapping[Path, str]) -> str:
     e, lines = html.escape, []
     for setting in found:
         for result in setting.results:
-            link = relative(result.file, out)
+            link = copies[result.file]
             machine = {} if result.ended is None else result.ended.machine
             made = ", ".join(f"{k} {v}" for k, v in machine.items()) or "not recorded"
             took = "" if result.ended is None else f"{result.ended.seconds:.0f} s"
@@ -242,7 +242,3 @@ def runs_table(found: list[Setting], out: Path) -> str:
         "<div class=wide><table><tr><th></th><th>seed</th><th>command</th><th>took</th><th>versions and hardware</th></tr>"
         f"{''.join(lines)}</table></div>"
     )
-
-
-def relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -247,7 +248,10 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "src='http" not in page
     assert "href='http" not in page
-    assert "../sweep/a0/config.yaml" in page
+    linked = re.findall("href='([^']*)'", page)
+    assert [(tmp_path / "page" / link).is_file() for link in linked] == [True] * 3, "the folder can be sent on as it is"
+    own = [(sweep / name / "config.yaml").read_bytes() for name in ("a0", "a1", "e0")]
+    assert [(tmp_path / "page" / link).read_bytes() for link in linked] == own
     assert "python -m deproj.train selection=all feed=batch" in page
     assert (tmp_path / "page" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
