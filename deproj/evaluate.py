@@ -112,7 +112,7 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     from deproj.model.store import locate_model  # imports torch: mistakes in the options are told before
 
     quiet_libraries()
-    args.runs = list(dict.fromkeys(run for path in args.runs for run in runs_of(path)))
+    args.runs = list({run.resolve(): run for path in args.runs for run in runs_of(path)}.values())
     for path in args.runs:
         if not path.is_dir():
             locate_model(path)  # one that isn't there is told before minutes of measuring
@@ -121,6 +121,8 @@ def evaluate_runs(args: argparse.Namespace, progress: Progress) -> None:
     }
     for path in configs:
         if not exported(path) and not RunFolder(path).model.is_dir():
+            if RunFolder(path).finished() is not None:
+                raise UserError(f"{path} has no deprojector/ any more; copy it back, or train the run anew.")
             further = f"python -m deproj.train {typed('resume', path.as_posix())}"
             raise UserError(f"{path} has no deprojector: its training isn't done. To go on with it: {further}")
     for path in args.runs:
@@ -149,6 +151,9 @@ def runs_of(path: Path) -> list[Path]:
     done = [row.run.path for row in rows if row.state == "done"]
     if not done:
         raise UserError(f"none of the {len(rows)} runs in {path} is done; python -m deproj.runs {quoted(str(path))} lists them.")
+    for row in rows:
+        if row.state != "done":
+            print(f"left out: {row.run.path}: {row.state}")
     return done
 
 

@@ -30,12 +30,12 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deproj.process.errors import UserError
 from deproj.process.letters import check_encodable
+from deproj.process.numbers import as_number
 from deproj.texts import marks
 from deproj.texts.benchmark import COMMAS
 
@@ -116,17 +116,17 @@ class Expression:
         return self * -1.0
 
     def __mul__(self, weight: float) -> Expression:
-        if not isinstance(weight, Real) or not math.isfinite(weight):
+        number = as_number(weight)
+        if number is None or not math.isfinite(number):
             raise UserError(f"a weight is a finite number; got {weight!r}.")
-        weight = float(weight)
-        return Expression(tuple((weight * w, atom) for w, atom in self.terms))
+        return Expression(tuple((number * w, atom) for w, atom in self.terms))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> Expression:
-        if not isinstance(divisor, Real) or not divisor:
+        if not (number := as_number(divisor)):
             raise UserError(f"an expression is divided by a number other than 0; got {divisor!r}.")
-        return self * (1 / divisor)
+        return self * (1 / number)
 
     def __str__(self) -> str:
         """In the text syntax. Pictures and embeddings, which have no name, are shown as ``<picture>`` and ``<embedding>``."""
@@ -206,9 +206,10 @@ def mean(*expressions: Expression | str) -> Expression:
 
 def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
     """From a (t = 0) to b (t = 1), in a straight line, which goes on at both ends."""
-    if not isinstance(t, Real):
+    share = as_number(t)
+    if share is None:
         raise UserError(f"between takes two prompts and then the share of the second, a number; got {t!r}.")
-    return (1 - t) * expression_of(a) + t * expression_of(b)
+    return (1 - share) * expression_of(a) + share * expression_of(b)
 
 
 def expression_of(anything: Any) -> Expression:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self
@@ -30,7 +29,7 @@ from deproj.clip.distance import FAR, in_words
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
 from deproj.clip.pictures import as_picture
-from deproj.draw.as_diffusers import PARTS, check_call, check_device, check_loading, check_values, passed_on
+from deproj.draw.as_diffusers import PARTS, check_call, check_device, check_loading, check_strength, check_values, passed_on
 from deproj.draw.lora import load_lora
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.saved import save_pipeline
@@ -188,8 +187,9 @@ class DeprojectorPipeline:
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Moves all to a device, and the U-Net and the VAE to a dtype, as diffusers' own: ``pipe.to("cuda", torch.float16)``."""
-        for device in [*(one for one in args if isinstance(one, (str, int))), *filter(None, [options.get("device")])]:
-            check_device(device)
+        for given in (*args, options.get("device")):
+            if isinstance(given, (str, int, torch.device)):
+                check_device(given)
         self.sd.to(*args, **options)
         return self.small_parts_to(self.sd.device)
 
@@ -278,8 +278,7 @@ class DeprojectorPipeline:
         Raises:
             UserError: unless one of prompt, embedding and image is given, and for what can't be read or blended.
         """
-        if not isinstance(strength, Real) or not 0 <= strength <= 1:
-            raise UserError(f"strength is 0 to 1; got {strength!r}.")
+        check_strength(strength)
         prompts = as_list(prompt, embedding, image)
         expressions = self.read(prompts, pictures)
         embedded = embed(expressions, self.encoder, self.pictures)

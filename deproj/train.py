@@ -75,13 +75,13 @@ def job(cfg: DictConfig) -> float:
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     choices = {group: hydra_config.runtime.choices.get(group) for group in GROUPS}
     swept = hydra_config.mode == RunMode.MULTIRUN
-    begin()
     try:
         first = is_first_node(cfg)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None  # else Hydra adds a line of its own
 
+    begin(first)
     noted = False  # whether the folder was found to be this job's
 
     def become(state: str, error: str = "") -> None:
@@ -129,8 +129,7 @@ def job(cfg: DictConfig) -> float:
                 if noted or not first or not refuse(Path(hydra_config.sweep.dir), folder, said):
                     become("failed", said)
             return float("inf")
-        if told is not None:
-            LOG.info("error: %s", told)
+        LOG.info("error: %s", told or f"{type(error).__name__}: {error}")
         if noted and RunFolder(folder).is_run:
             with contextlib.suppress(OSError):
                 write_whole(RunFolder(folder).error, str(told or f"{type(error).__name__}: {error}"))

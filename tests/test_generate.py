@@ -110,6 +110,19 @@ def test_a_picture_is_drawn_again_by_what_it_says(generate: Generate, tmp_path: 
     assert "leave 'cat, maid' out, which is no model" in generate("--again", path, model="cat, maid").err
 
 
+def test_a_model_that_is_elsewhere_now_is_told(
+    generate: Generate, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from deproj.generate.__main__ import main
+
+    shutil.copytree(exported, tmp_path / "mine")
+    assert generate("cat", "--out", "one", model="mine").code == 0
+    (tmp_path / "mine").rename(tmp_path / "yours")
+    ended = call(main, ["--again", "one/001-cat.png"], monkeypatch, capsys)
+    assert "mine, which drew one/001-cat.png, isn't here; name it where it is now" in ended.err
+    assert generate("--again", "one/001-cat.png", "--out", "again", model="yours").code == 0
+
+
 def test_what_is_given_beside_again_takes_the_place_of_what_was(generate: Generate, tmp_path: Path):
     assert generate("1girl", "--negative", "cat", "--out", "one").code == 0
     path = tmp_path / "one" / "001-1girl.png"
@@ -125,6 +138,8 @@ def test_a_picture_of_a_picture_is_drawn_again_from_that_one(generate: Generate,
     assert "hand it over, --image PATH/my photo.png" in generate("--again", path).err
     assert generate("--again", path, "--image", "my photo.png", "--out", "again").code == 0
     assert Stamp.of(tmp_path / "again" / path.name) == Stamp.of(path)
+    assert generate("cat", "--image", "my photo.png", "--out", "two").code == 0
+    assert Stamp.of(tmp_path / "two" / "001-cat.png").pictures == {}, "which it doesn't call"
     Image.new("RGB", (32, 32)).save("my photo.png")
     assert "<my photo> is another one" in generate("--again", path, "--image", "my photo.png").err
 
@@ -160,11 +175,10 @@ def test_nothing_is_left_of_what_was_not_drawn(generate: Generate, tmp_path: Pat
     assert not (tmp_path / "new").exists()
 
 
-def test_states_of_before_are_kept(generate: Generate, tmp_path: Path):
+def test_states_in_the_place_of_others_are_told(generate: Generate, tmp_path: Path):
     for _ in range(2):
         ended = generate("cat", "--save-conditioning", "states.safetensors")
-    assert "states (2).safetensors; what was there is kept" in ended.out
-    assert (tmp_path / "states.safetensors").is_file()
+    assert "to states.safetensors, in the place of those that were there." in ended.out
 
 
 def test_pictures_of_before_are_kept(generate: Generate, tmp_path: Path):

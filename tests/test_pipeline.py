@@ -19,7 +19,7 @@ from PIL import Image
 from deproj.clip.distance import EmbeddingDistance
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, open_picture, open_pictures
-from deproj.expression import mean, parse, picture, text
+from deproj.expression import between, mean, parse, picture, text
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMDeprojector
 from deproj.pipeline import DeprojectorPipeline, as_list
@@ -418,9 +418,10 @@ def test_a_trained_run_by_its_folder(train: Callable[..., Ended], tmp_path: Path
         ({"num_images_per_prompt": "2"}, "num_images_per_prompt is a whole number, at least 1; got '2'"),
         ({"num_inference_steps": 0}, "num_inference_steps is a whole number, at least 1; got 0"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is a whole number, at least 1; got 2.5"),
-        ({"guidance_scale": float("nan")}, "guidance_scale is finite and at least 1"),
-        ({"guidance_scale": 0.5}, "guidance_scale is finite and at least 1"),
-        ({"guidance_scale": "7"}, "guidance_scale is finite and at least 1, where 1 is without; got '7'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is a finite number, up to 1 without guidance; got nan"),
+        ({"guidance_scale": "7"}, "guidance_scale is a finite number, up to 1 without guidance; got '7'"),
+        ({"generator": 0}, "generator is a torch.Generator"),
+        ({"generator": []}, "generator is a torch.Generator"),
         ({"strength": "0.5"}, "strength is 0 to 1; got '0.5'"),
         ({"generator": 3}, "generator is a torch.Generator"),
         ({"generator": [3]}, "generator is a torch.Generator"),
@@ -440,19 +441,30 @@ def test_states_that_are_none_are_refused(pipe: DeprojectorPipeline):
             pipe(prompt_embeds=states)
 
 
-def test_guidance_of_0_is_none_as_in_diffusers(pipe: DeprojectorPipeline):
-    one, other = (
+def test_guidance_up_to_1_is_none_as_in_diffusers(pipe: DeprojectorPipeline):
+    one, *others = (
         pipe("cat", guidance_scale=guidance, num_inference_steps=2, generator=seeded(0), output_type="pt").images
-        for guidance in (0, 1)
+        for guidance in (1, 0, 0.5)
     )
-    assert torch.equal(one, other)
+    assert all(torch.equal(one, other) for other in others)
+
+
+def test_a_tensor_of_one_number_is_a_number(pipe: DeprojectorPipeline):
+    way = [str(between("cat", "dog", t)) for t in torch.linspace(0, 1, 3)]
+    assert way == [str(between("cat", "dog", t)) for t in (0.0, 0.5, 1.0)]
+    assert str(text("cat") * np.float32(0.5)) == "cat:0.5"
+    half = pipe.states_of("cat", strength=torch.tensor(0.5))  # type: ignore[arg-type]
+    assert torch.equal(half, pipe.states_of("cat", strength=0.5))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_a_device_that_there_is_not_is_told(pipe: DeprojectorPipeline):
-    with pytest.raises(UserError, match="there is no CUDA here for device 'cuda'"):
-        pipe.to("cuda")
-    with pytest.raises(UserError, match="there is no CUDA here for device 'cuda:1'"):
+    for given in ("cuda", torch.device("cuda"), 0):
+        with pytest.raises(UserError, match=r"there is no device 'cuda(:0)?' here"):
+            pipe.to(given)
+        with pytest.raises(UserError, match=r"there is no device 'cuda(:0)?' here"):
+            pipe.to(device=given)
+    with pytest.raises(UserError, match="there is no device 'cuda:1' here"):
         DeprojectorPipeline.from_pretrained("best", device="cuda:1")
     with pytest.raises(UserError, match="a device is 'cpu', 'cuda' or 'cuda:0'; got 'gpu'"):
         pipe.to("gpu")

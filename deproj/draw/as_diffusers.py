@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from numbers import Integral, Real
+import math
 from typing import Any
 
 import torch
 
-from deproj.draw.settings import check_sampling
 from deproj.process.errors import UserError
+from deproj.process.numbers import as_number, as_whole
 
-__all__ = ["PARTS", "check_call", "check_device", "check_loading", "check_values", "passed_on"]
+__all__ = ["PARTS", "check_call", "check_device", "check_loading", "check_strength", "check_values", "passed_on"]
 
 #: Parts of the diffusers pipeline that may be replaced, as in ``pipe.scheduler = …``.
 PARTS = ("scheduler", "unet", "vae")
@@ -77,14 +77,16 @@ def check_values(
         called: states that are handed over, or None, by their names.
         width: D, of a state.
     """
-    check_sampling(steps, guidance or 1, "num_inference_steps", "guidance_scale")  # 0 is without too, as in diffusers
-    if not isinstance(strength, Real) or not 0 <= strength <= 1:
-        raise UserError(f"strength is 0 to 1; got {strength!r}.")
-    if not isinstance(count, Integral) or count < 1:
-        raise UserError(f"num_images_per_prompt is a whole number, at least 1; got {count!r}.")
-    if not isinstance(size, Integral) or not 0 <= size <= LARGEST:
+    for name, number in (("num_inference_steps", steps), ("num_images_per_prompt", count)):
+        if (as_whole(number) or 0) < 1:
+            raise UserError(f"{name} is a whole number, at least 1; got {number!r}.")
+    if not math.isfinite(math.nan if (scale := as_number(guidance)) is None else scale):
+        raise UserError(f"guidance_scale is a finite number, up to 1 without guidance; got {guidance!r}.")
+    check_strength(strength)
+    if not 0 <= (-1 if (pixels := as_whole(size)) is None else pixels) <= LARGEST:
         raise UserError(f"size is a whole number of pixels, 0 (as drawn) to {LARGEST}; got {size!r}.")
-    if not all(isinstance(one, torch.Generator) for one in (generator if isinstance(generator, list) else [generator]) if one):
+    generators = [] if generator is None else generator if isinstance(generator, list) else [generator]
+    if generator == [] or not all(isinstance(one, torch.Generator) for one in generators):
         raise UserError("generator is a torch.Generator, or a list of one a picture: torch.Generator().manual_seed(0).")
     for name, states in called.items():
         if states is None:
@@ -94,14 +96,23 @@ def check_values(
             raise UserError(f"{name} is a tensor of states, (B, 77, {width}); got {shape}.")
 
 
-def check_device(device: Any) -> None:
+def check_strength(strength: Any) -> None:
+    """Refuses a strength that isn't from 0 to 1."""
+    if not 0 <= (-1 if (number := as_number(strength)) is None else number) <= 1:
+        raise UserError(f"strength is 0 to 1; got {strength!r}.")
+
+
+def check_device(given: Any) -> None:
     """Refuses a device that there isn't."""
     try:
-        kind = torch.device(device).type
+        device = torch.device(f"cuda:{given}" if isinstance(given, int) else given)
     except (RuntimeError, TypeError):
-        raise UserError(f"a device is 'cpu', 'cuda' or 'cuda:0'; got {device!r}.") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"there is no CUDA here for device {str(device)!r}; take 'cpu', or install a torch with CUDA.")
+        raise UserError(f"a device is 'cpu', 'cuda' or 'cuda:0'; got {given!r}.") from None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"there is no device {str(device)!r} here ({why}); take 'cpu', or a torch that has it.") from None
 
 
 def check_loading(device: str | None, dtype: torch.dtype | None, options: dict[str, Any]) -> tuple[str, torch.dtype | None]:

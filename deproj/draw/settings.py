@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
 from deproj.process.errors import UserError
+from deproj.process.numbers import as_number, as_whole
 
 __all__ = ["SdSettings", "check_sampling"]
 
@@ -53,7 +53,7 @@ def check_sampling(steps: int, guidance: float, of_steps: str, of_guidance: str)
     Args:
         of_steps, of_guidance: their names where they are set.
     """
-    if not isinstance(steps, Integral) or steps < 1:
+    if (as_whole(steps) or 0) < 1:
         raise UserError(f"{of_steps} is a whole number, at least 1; got {steps!r}.")
-    if not isinstance(guidance, Real) or not 1 <= guidance < math.inf:
+    if not 1 <= (as_number(guidance) or 0.0) < math.inf:
         raise UserError(f"{of_guidance} is finite and at least 1, where 1 is without; got {guidance!r}.")

@@ -121,7 +121,7 @@ class Stamp:
             return cls(**made_of)
         except UserError:
             raise
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise UserError(f"{path} says what it was made of in a way that isn't understood here: {error}") from None
 
 

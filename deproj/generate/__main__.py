@@ -19,7 +19,7 @@ from deproj.draw.stamp import Stamp, of_sheet
 from deproj.expression import between, hints_at
 from deproj.generate.asked import Asked, check, check_order, check_pictures, repeated
 from deproj.generate.drawing import Drawing, is_grey, reference_row, true_states, use_sampler
-from deproj.generate.files import check_writable, first_free, numbered, pictures_of, save_conditioning, sheets_of
+from deproj.generate.files import first_free, numbered, pictures_of, save_conditioning, sheets_of, writable
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 from deproj.process.letters import typed_text
@@ -39,7 +39,7 @@ STEPS = 8
 
 def generate(args: argparse.Namespace) -> None:
     """Draws what is asked for, and writes pictures and sheets."""
-    stamp = None if args.again is None else Stamp.of(args.again)
+    stamp, typed = None if args.again is None else Stamp.of(args.again), args.model
     args = args if stamp is None else repeated(args, stamp)
     args.negative = args.negative or ""
     args.strength = 1.0 if args.strength is None else args.strength
@@ -52,10 +52,20 @@ def generate(args: argparse.Namespace) -> None:
         asked = asked.resolved()
     if stamp is not None:
         check_pictures(asked.pictures, stamp)
-    check_writable(args.out if args.save_conditioning is None else args.save_conditioning.absolute().parent)
+    with writable(args.out if args.save_conditioning is None else args.save_conditioning.absolute().parent):
+        draw_asked(args, asked, sd, typed, stamp)
+
+
+def draw_asked(args: argparse.Namespace, asked: Asked, sd: SdSettings, typed: str | None, stamp: Stamp | None) -> None:
+    """Draws what was found to be in order.
+
+    Args:
+        typed: the model as it was typed, if it was.
+        stamp: of the picture that is drawn again.
+    """
     progress = progress_here()
     with progress.phase("loading"):
-        pipe = load(args, sd)
+        pipe = load(args, sd, typed)
     asked = asked.resolved(pipe.encoder.inversions)
     for hint in hints_at([*asked.labels, args.negative]):
         print(f"warning: {hint}", file=sys.stderr)
@@ -98,7 +108,7 @@ def generate(args: argparse.Namespace) -> None:
     print(f"Wrote {said} to {args.out}{kept}.")
 
 
-def load(args: argparse.Namespace, sd: SdSettings) -> DeprojectorPipeline:
+def load(args: argparse.Namespace, sd: SdSettings, typed: str | None) -> DeprojectorPipeline:
     """The pipeline that draws."""
     import torch  # seconds: mistakes in the options are told before
 
@@ -107,7 +117,7 @@ def load(args: argparse.Namespace, sd: SdSettings) -> DeprojectorPipeline:
     from deproj.pipeline import DeprojectorPipeline
 
     quiet_libraries()
-    check_order(args, shipped())
+    check_order(args, typed, shipped())
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but there is no CUDA here; leave it out, or take cpu.")
     reference = None if args.reference is None else open_pictures(args.reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Collection
@@ -23,6 +24,8 @@ __all__ = ["Asked", "check", "check_order", "check_pictures", "read_prompts", "r
 
 #: Seeds are below this.
 SEEDS = 2**63
+#: What may be a model of the Hub.
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -145,19 +148,27 @@ def check_pictures(pictures: dict[str, Image], stamp: Stamp) -> None:
             raise UserError(f"the picture <{name}> is another one than the picture was drawn with that is to be drawn again.")
 
 
-def check_order(args: argparse.Namespace, shipped: Collection[str]) -> None:
+def check_order(args: argparse.Namespace, typed: str | None, shipped: Collection[str]) -> None:
     """Refuses a prompt where the model should stand.
 
     Args:
+        typed: the model as it was typed, where the picture that is drawn again doesn't name it.
         shipped: short names of models.
     """
 
     def is_model(text: str) -> bool:
         return text in shipped or os.path.isdir(text)
 
-    if args.again is not None and not is_model(args.model) and args.model.count("/") != 1:
-        raise UserError(f"--again takes prompt and model from the picture; leave {args.model!r} out, which is no model.")
-    if not is_model(args.model) and (swapped := [text for text in args.prompts if is_model(text)]):
+    if is_model(args.model) or HUB_ID.fullmatch(args.model):
+        return
+    if args.again is not None and typed is None:
+        raise UserError(
+            f"{args.model}, which drew {args.again}, isn't here; name it where it is now: "
+            f"python -m deproj.generate MODEL --again {args.again}"
+        )
+    if args.again is not None:
+        raise UserError(f"--again takes prompt and model from the picture; leave {typed!r} out, which is no model.")
+    if swapped := [text for text in args.prompts if is_model(text)]:
         raise UserError(f"the model stands first, then prompts: python -m deproj.generate {swapped[0]} {args.model!r}")
 
 

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from PIL.Image import Image, fromarray
 from deproj.clip.pictures import fingerprint
 from deproj.draw.sheets import TRUE_STATES, enlarged, sheet
 from deproj.draw.stamp import Stamp
+from deproj.expression import parse
 from deproj.process.errors import UserError
 from deproj.process.files import replacing
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from deproj.pipeline import DeprojectorPipeline
 
-__all__ = ["check_writable", "first_free", "numbered", "pictures_of", "save_conditioning", "sheets_of"]
+__all__ = ["first_free", "numbered", "pictures_of", "save_conditioning", "sheets_of", "writable"]
 
 #: Pictures smaller than this are enlarged when they are written, without smoothing.
 SIDE = 256
@@ -33,24 +36,29 @@ NO_TRUE_STATES = "none: only texts and sums of texts have true states"
 COLUMNS = 8
 
 
-def check_writable(folder: Path) -> None:
-    """Refuses a folder before anything is drawn for it, of which nothing is left where nothing is."""
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Makes a folder for what is drawn in the block, and takes it away again where that fails and it is empty.
+
+    Raises:
+        UserError: for one that can't be written to, before anything is drawn for it.
+    """
+    whole = Path(os.path.abspath(folder))
+    made = [path for path in (whole, *whole.parents) if not path.exists()]
     probe = folder / f".{os.getpid()}"
     try:
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-        for path in made:
-            path.rmdir()
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}; name another folder with --out.") from None
-
-
-def unwritten(path: Path) -> Path:
-    """The path, or the first beside it with a number where that is taken."""
-    number = first_free(path.parent, [path.name])
-    return path.with_name(numbered(path.name, number))
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def pictures_of(
@@ -73,7 +81,7 @@ def pictures_of(
         *("", args.negative, 0, pipe.steps, pipe.guidance, type(pipe.scheduler).__name__, args.strength),
         *(args.model, pipe.model.weights_hash, pipe.path, pipe.encoder.hash, width, height),
     )
-    of_all = replace(of_all, pictures={name: fingerprint(picture) for name, picture in called.items()})
+    prints = {name: fingerprint(picture) for name, picture in called.items()}
     for k, picture in enumerate(drawn):
         number, label = k // args.count, labels[k // args.count]
         name = f"strip-{number + 1:02d}" if args.between else f"{number + 1:03d}-{slug(label)}".strip("-")
@@ -83,6 +91,8 @@ def pictures_of(
             made_of = replace(made_of, prompt=stamp.prompt, to=stamp.to, share=stamp.share)
         if args.between:
             made_of = replace(made_of, prompt=args.between[0], to=args.between[1], share=number / (args.steps - 1))
+        names = {name for text in (made_of.prompt, made_of.to or "", args.negative) for name in parse(text).names}
+        made_of = replace(made_of, pictures={name: prints[name] for name in prints if name in names})
         found[f"{name}.png"] = enlarged(fromarray(picture.numpy()), SIDE), made_of
     return found
 
@@ -136,11 +146,10 @@ def save_conditioning(
         "encoder": pipe.encoder.hash,
         "clip_skip": str(pipe.encoder.clip_skip),
     }
-    path = unwritten(args.save_conditioning)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = args.save_conditioning
+    kept = ", in the place of those that were there" if path.exists() else ""
     with replacing(path) as temporary:
         temporary.write_bytes(save({name: value.float().cpu().contiguous() for name, value in tensors.items()}, told))
-    kept = "; what was there is kept" if path != args.save_conditioning else ""
     print(f"Wrote the states of {len(states)} prompt{'s' * (len(states) > 1)} to {path}{kept}.")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deproj.model.sizes import check_sizes
 from deproj.process.errors import UserError
+from deproj.process.numbers import as_whole
 from deproj.selection import PLACES
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ResidualConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "width", "hidden", "blocks", "expansion")
-        if not isinstance(self.rank, int) or not 0 <= self.rank < PLACES:
+        if not 0 <= (-1 if (rank := as_whole(self.rank)) is None else rank) < PLACES:
             raise UserError(f"the model's rank is 0, for none, to {PLACES - 1}; got {self.rank!r}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,6 +45,8 @@ class Storable(Protocol):
 
 Model = TypeVar("Model", bound=Storable)
 
+#: A model's file of numbers.
+WEIGHTS = "model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "pixel" / "models"
 
 
@@ -94,7 +97,9 @@ def holds_runs(folder: Path) -> bool:
 
 def did_you_mean(folder: Path) -> str:
     """What stands beside a folder that isn't there, or ships, under a name like its own."""
-    beside = [path.as_posix() for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    beside: list[str] = []
+    with suppress(OSError):
+        beside = [path.as_posix() for path in folder.parent.iterdir() if RunFolder(path).is_run or (path / WEIGHTS).is_file()]
     near = get_close_matches(folder.as_posix(), [*shipped(), *beside], 1)
     return f" Did you mean {near[0]}?" if near else ""
 
@@ -113,7 +118,7 @@ def save(model: Storable, folder: Path, repo_id: str | None = None, half: bool =
     state = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
     if half:
         state = {name: value.half() if name in learnt else value for name, value in state.items()}
-    with replacing(folder / "model.safetensors") as weights:
+    with replacing(folder / WEIGHTS) as weights:
         weights.write_bytes(serialized(state))  # safetensors' own way of writing lets nobody else read the file
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if model.sheet is not None:
@@ -152,13 +157,13 @@ def load(cls: type[Model], folder: Path) -> Model:
     """
     if folder.is_file():
         return load_checkpoint(cls, folder)
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder} is no deprojector: it needs config.json and model.safetensors.")
-    for name in ("config.json", "model.safetensors"):
+    if not (folder / "config.json").is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} is no deprojector: it needs config.json and {WEIGHTS}.")
+    for name in ("config.json", WEIGHTS):
         refuse_pointer(folder / name)
     try:
         model = cls.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        state = parsed((folder / "model.safetensors").read_bytes())  # no memory map, over which Windows would let nobody write
+        state = parsed((folder / WEIGHTS).read_bytes())  # no memory map, over which Windows would let nobody write
         kept = {name.removeprefix("distance."): state.pop(name) for name in list(state) if name.startswith("distance.")}
         model.distance = EmbeddingDistance(**kept) if kept else None
     except UserError as error:

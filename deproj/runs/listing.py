@@ -21,7 +21,11 @@ __all__ = ["Listed", "best_first", "listed", "state_of", "table"]
 INDEX = "sweep.csv"
 COLUMNS = ("folder", "state", "settings", "epochs", "held-out loss", "composed fidelity", "composed conditioning error")
 #: What a held-out loss depends on beside the model.
-LOSSES = ("selection", "objective", "data.split", "data.combine", "data.parts", "data.prompts")
+LOSSES = {
+    *("selection", "objective", "objective.states", "objective.extra", "sd"),
+    *("data.split", "data.combine", "data.parts", "data.prompts", "data.column", "data.marks"),
+}
+OWN = ("selection.", "sd.")
 MEASURES = ("composed/fidelity", "composed/conditioning_error")
 
 
@@ -137,7 +141,8 @@ def best_first(rows: list[Listed]) -> list[Listed]:
 
     Losses of several selections or objectives, whose states they weigh differently, order nothing.
     """
-    of = {tuple((key, value) for key, value in row.settings.items() if key.startswith(LOSSES)) for row in rows if row.settings}
+    lost = [row.settings for row in rows if row.loss is not None]
+    of = {frozenset((key, str(value)) for key, value in found.items() if key in LOSSES or key.startswith(OWN)) for found in lost}
 
     def worth(row: Listed) -> tuple[int, float]:
         fidelity, error = row.measures

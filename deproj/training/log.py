@@ -6,13 +6,17 @@ import logging
 
 __all__ = ["LOG", "begin", "tell"]
 
-#: Writes to the run's file alone, and before `begin`, as in the other processes of a run, nowhere.
+#: Writes to the run's file alone.
 LOG = logging.getLogger("deproj.told")
 
 
-def begin() -> None:
-    """Has lines go to the file that Hydra has opened for the job at hand, and not to its console, which has them already."""
-    LOG.handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+def begin(first: bool) -> None:
+    """Has lines go to the file that Hydra has opened for the job at hand, and not to its console, which has them already.
+
+    Args:
+        first: whether this is the run's first process; others write nowhere.
+    """
+    LOG.handlers = [handler for handler in logging.getLogger().handlers if first and isinstance(handler, logging.FileHandler)]
     LOG.propagate = False
     LOG.setLevel(logging.INFO)
 

@@ -22,7 +22,7 @@ FIRST = ("epoch", "step", "train/loss", "train/epoch_loss", "val/loss", "learnin
 
 
 class MetricsFile(Logger):
-    """``metrics.csv``: a row for each step at which something is logged.
+    """``metrics.csv``: a row for each time that something is logged.
 
     Lightning's own CSVLogger deletes the rows of the run that it goes on with, and has them back only with the next ones.
 
@@ -51,11 +51,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {name: str(value) for name, value in from_one(metrics).items()} | {"step": str(step)}
-        if self.rows and all(self.rows[-1].get(name, value) == value for name, value in row.items()):
-            self.rows[-1] |= row  # both losses of an epoch stand in one row
-        else:
-            self.rows.append(row)
+        self.rows.append({name: str(value) for name, value in from_one(metrics).items()} | {"step": str(step)})
 
     def read(self) -> list[dict[str, str]]:
         """The whole rows of the file."""

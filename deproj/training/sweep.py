@@ -39,7 +39,7 @@ BY_NUMBER = "${hydra.job.num}"
 MEASURES = ("conditioning_error", "fidelity", "clip_score")
 #: So many settings name a job's folder at most.
 NAMED = 4
-#: So many letters of a value do.
+#: So many bytes of a value do.
 LONGEST = 40
 
 
@@ -149,15 +149,17 @@ class SweepStart(Callback):
         folder: of the sweep, or None.
         first: whether this machine tells of it.
         made: the folder, if it wasn't there, and those above it that weren't, the deepest first.
+        varied: the keys of what it varies.
     """
 
     folder: ClassVar[Path | None] = None
     made: ClassVar[list[Path]] = []
+    varied: ClassVar[list[str] | None] = None
     first: ClassVar[bool] = True
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = SweepStart.folder = Path(config.hydra.sweep.dir)
-        SweepStart.first = is_first_node(config)
+        SweepStart.first, SweepStart.varied = is_first_node(config), varied_by(config.hydra)
         SweepStart.made = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
         if "optuna" in str(config.hydra.sweeper.get("_target_")).lower():
             import optuna  # an extra
@@ -171,7 +173,10 @@ class SweepStart(Callback):
 
 def swept(config: DictConfig) -> list[str]:
     """What a sweep varies, each as the part of a folder's name: ``feed=${deproj.name:${hydra.runtime.choices.feed}}``."""
-    varied = varied_by(config.hydra)[:NAMED]
+    varied = varied_by(config.hydra)
+    if SweepStart.folder and (begun := next(SweepStart.folder.glob("0-*"), None)):  # goes on with the names that it has
+        varied = [key for key in varied if f"-{key.rpartition('.')[2]}=" in begun.name]
+    varied = varied[:NAMED]
     where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in varied}
     return [f"{key.rpartition('.')[2]}=${{deproj.name:${{{place}}}}}" for key, place in where.items()]
 
@@ -194,18 +199,19 @@ def varied_by(hydra: Any) -> list[str]:
 
 
 def varied_in(sweep: Path) -> list[str] | None:
-    """The same of a sweep's folder, by the file that Hydra writes there; None where it has none that can be read."""
+    """The same of a sweep's folder, by the file that Hydra writes there, or of the sweep at hand; None where that isn't known."""
     try:
         config: Any = OmegaConf.load(sweep / "multirun.yaml")
         return varied_by(config.hydra)
-    except (OSError, ValueError, AttributeError, yaml.YAMLError, OmegaConfBaseException, HydraException):
-        return None
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException, HydraException):
+        return SweepStart.varied if sweep.resolve() == (SweepStart.folder or Path()).resolve() else None
 
 
 def named(value: Any) -> str:
     """A value as part of a folder's name on any system: of a path its end, and no signs that a system refuses."""
-    text = "null" if value is None else str(value).rstrip("/\\")
-    return re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\]", text)[-1])[:LONGEST].strip("-. ") or "empty"
+    text = re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\]", str(value).rstrip("/\\"))[-1])
+    text = text.encode()[:LONGEST].decode(errors="ignore").rstrip("-. ")
+    return (text if re.match(r"[+-]?[\d.]*\d", text) else text.lstrip("-. ")) or "empty"
 
 
 OmegaConf.register_new_resolver("deproj.name", named, replace=True)  # here, since job processes import this module

@@ -102,7 +102,9 @@ def test_what_cannot_stand_in_a_folders_name_is_replaced_there(train: Train, tmp
     ("value", "name"),
     [
         (0.001, "0.001"),
-        (None, "null"),
+        (None, "None"),
+        (-0.5, "-0.5"),
+        ("-x", "x"),
         (True, "True"),
         ("eos_onward", "eos_onward"),
         ("C:\\data\\captions of mine.txt", "captions-of-mine.txt"),
@@ -112,6 +114,7 @@ def test_what_cannot_stand_in_a_folders_name_is_replaced_there(train: Train, tmp
         ("..", "empty"),
         ("x" * 100, "x" * 40),
         ("ünïcode 日本", "ünïcode-日本"),
+        ("日" * 40, "日" * 13),
     ],
 )
 def test_a_value_in_a_folders_name(value: object, name: str):
