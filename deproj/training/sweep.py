@@ -211,7 +211,7 @@ def named(value: Any) -> str:
     """A value as part of a folder's name on any system: of a path its end, and no signs that a system refuses."""
     text = re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\]", str(value).rstrip("/\\"))[-1])
     text = text.encode()[:LONGEST].decode(errors="ignore").rstrip("-. ")
-    return (text if re.match(r"[+-]?[\d.]*\d", text) else text.lstrip("-. ")) or "empty"
+    return (text if re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", text) else text.lstrip("-. ")) or "empty"
 
 
 OmegaConf.register_new_resolver("deproj.name", named, replace=True)  # here, since job processes import this module
