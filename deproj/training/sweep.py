@@ -174,11 +174,21 @@ class SweepStart(Callback):
 def swept(config: DictConfig) -> list[str]:
     """What a sweep varies, each as the part of a folder's name: ``feed=${deproj.name:${hydra.runtime.choices.feed}}``."""
     varied = varied_by(config.hydra)
-    if SweepStart.folder and (begun := next(SweepStart.folder.glob("0-*"), None)):  # goes on with the names that it has
-        varied = [key for key in varied if f"-{key.rpartition('.')[2]}=" in begun.name]
+    unnamed = unnamed_in(SweepStart.folder) if SweepStart.folder else set()
+    varied = [key for key in varied if key not in unnamed]
     varied = varied[:NAMED]
     where = {key: f"hydra.runtime.choices.{key}" if key in GROUPS else key for key in varied}
     return [f"{key.rpartition('.')[2]}=${{deproj.name:${{{place}}}}}" for key, place in where.items()]
+
+
+def unnamed_in(sweep: Path) -> set[str]:
+    """The settings of a sweep of before that its folders' names leave out, as they did of paths: it goes on with its names."""
+    found = next(sweep.glob("0-*/job.json"), None)
+    with contextlib.suppress(OSError, UserError):
+        if found is not None:
+            settings = RunFolder(found.parent).read_job().settings
+            return {key for key in settings if f"-{key.rpartition('.')[2]}=" not in found.parent.name}
+    return set()
 
 
 def remove_if_unused() -> None:

@@ -98,6 +98,17 @@ def test_what_cannot_stand_in_a_folders_name_is_replaced_there(train: Train, tmp
     assert folders == ["0-prompts=a.txt-seed=3", "1-prompts=a.txt-seed=4", "2-prompts=b.txt-seed=3", "3-prompts=b.txt-seed=4"]
 
 
+def test_a_sweep_goes_on_with_the_names_that_it_has(train: Train, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("\n".join(f"cat, maid {k}" for k in range(80)), encoding="utf-8")
+    shutil.copy(tmp_path / "a.txt", tmp_path / "b.txt")
+    command = ["-m", "data.prompts=./a.txt,./b.txt", "seed=3,4", "hydra.sweep.dir=sweep"]
+    assert train(*command, "hydra.sweep.subdir='${hydra.job.num}-seed=${seed}'").code == 0
+    again = train(*command)
+    assert again.out.count("nothing to do") == 4, again.err
+    assert train("-m", "seed=3", "feed=recursive", "data.split=0.1,0.2", "hydra.sweep.dir=sweep").code == 0
+    assert (tmp_path / "sweep" / "1-split=0.2").is_dir(), "what it hadn't is named"
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [
