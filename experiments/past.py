@@ -27,9 +27,9 @@ SWEEP = "sweeps/past_the_article"
 ROWS = {
     "the article's LSTM": "eos_onward-recursive",
     "small, on states": f"{SWEEP}/states-all-0",
-    "small, 417 steps through the U-Net": f"{SWEEP}/conditioning-all-0",
+    "small, 418 steps through the U-Net": f"{SWEEP}/conditioning-all-0",
     "small, 3,338 steps": "small",
-    "best, 10,800 steps": "best",
+    "best, 10,812 steps": "best",
 }
 #: The runs of the curve.
 POINTS = ("past_the_article/states-all-*", "past_the_article/conditioning-all-*", "best/small-*", "best/best-*")

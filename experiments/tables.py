@@ -104,7 +104,6 @@ TABLES = {
             Kept("LSTM, eos_onward, recursive (the article)", BEST),
             Kept("the same, sums of five parts", "past_the_article/five-*"),
             *(Kept(f"small, {name}", f"past_the_article/states-{name}-*") for name in SELECTIONS),
-            Kept("6.2 M, all", "past_the_article/large-*"),
             *(Kept(f"small through the U-Net, {name}", f"past_the_article/conditioning-{name}-*") for name in SELECTIONS),
             Kept("the same from pictures, all", "past_the_article/pictures-*"),
             Kept("`small`, fifty minutes", "best/small-*"),

@@ -75,7 +75,7 @@ def test_a_full_disk_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ended = call(main, ["all-batch", "cat", "--sampler-steps", "1", "--out", "out"], monkeypatch, capsys)
     assert told(ended), ended
     assert "out. Make room or name another folder." in ended.err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists(), "nothing is left, the folder neither"
 
 
 @pytest.mark.parametrize("argument", ["hydra.run.dir=", "resume=", "init_from=", "data.prompts="])
