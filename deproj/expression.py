@@ -147,32 +147,30 @@ class Expression:
         """Names of the pictures that it calls for, each once."""
         return list(dict.fromkeys(atom.name for _, atom in self.terms if isinstance(atom, Named)))
 
-    def with_words(self, words: Collection[str]) -> Expression:
-        """Reads names as texts where the text encoder knows them as words, brackets and all, as of a textual inversion."""
-
-        def read(atom: Atom) -> Atom:
-            return Text(f"<{atom.name}>") if isinstance(atom, Named) and f"<{atom.name}>" in words else atom
-
-        return Expression(tuple((weight, read(atom)) for weight, atom in self.terms))
-
-    def with_pictures(self, pictures: Mapping[str, Image | str | Path]) -> Expression:
+    def with_pictures(self, pictures: Mapping[str, Image | str | Path], words: Collection[str] = ()) -> Expression:
         """Puts pictures, or those at paths, in the place of their names.
 
+        Args:
+            words: that the text encoder knows, brackets and all, as of textual inversions: a name that no picture has is a text
+                where it is one of them.
+
         Raises:
-            UserError: for a name that no picture has.
+            UserError: for a name that is neither.
         """
         from deproj.clip.pictures import as_picture  # parsing alone does without
 
         if not isinstance(pictures, Mapping):
             raise UserError(f"pictures are handed over by their names, as {{'photo': picture}}; got {type(pictures).__name__}.")
-        if missing := [name for name in self.names if name not in pictures]:
+        if missing := [name for name in self.names if name not in pictures and f"<{name}>" not in words]:
             if hints := marks.found(f"<{missing[0]}>"):
                 raise UserError(str(hints[0]))
             known = ", ".join(f"<{name}>" for name in pictures) or "none"
             raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
-        seen = {name: as_picture(pictures[name], f"<{name}>") for name in self.names}
-        terms = ((w, Picture(seen[atom.name]) if isinstance(atom, Named) else atom) for w, atom in self.terms)
-        return Expression(tuple(terms))
+        named: dict[str, Atom] = {
+            name: Picture(as_picture(pictures[name], f"<{name}>")) if name in pictures else Text(f"<{name}>")
+            for name in self.names
+        }
+        return Expression(tuple((w, named[atom.name] if isinstance(atom, Named) else atom) for w, atom in self.terms))
 
 
 def text(words: str) -> Expression:

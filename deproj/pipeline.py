@@ -125,7 +125,8 @@ class DeprojectorPipeline:
             sd: ``pixel``, the folder, single file or hub id of a Stable Diffusion 1.x, or a run's settings of it. It can be left
                 out, as in ``from_pretrained("all-batch")``, where the deprojector is a run's folder or the pixel world's.
             deprojector: a run's folder, an exported model's, a hub id, or the model itself.
-            clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; ``pixel`` brings its own.
+            clip: folder or hub id of the CLIP that the text encoder comes from, for pictures; by default that of the pixel
+                world, of a run's settings or of a saved pipeline.
             pictures: of all kinds, a hundred or more, to find the middle of CLIP's picture embeddings by; the pixel world
                 draws its own. Without them, and without `clip`, pictures are refused.
             device: CUDA where there is one.
@@ -143,9 +144,10 @@ class DeprojectorPipeline:
         of, model = told_apart(sd, deprojector)
         if of is None:
             world = world_of(model)
-            chosen = StableDiffusion.named(world, clip) if isinstance(world, str) else StableDiffusion.of(world)
+            chosen = StableDiffusion.named(world) if isinstance(world, str) else StableDiffusion.of(world)
         else:
-            chosen = StableDiffusion(of) if isinstance(of, SdSettings) else StableDiffusion.named(of, clip)
+            chosen = StableDiffusion(of) if isinstance(of, SdSettings) else StableDiffusion.named(of)
+        chosen = chosen.with_clip(clip)
         named = model
         if not isinstance(model, Deprojector):
             model = Deprojector.from_pretrained(model)
@@ -236,9 +238,7 @@ class DeprojectorPipeline:
         """Prompts as expressions."""
         if isinstance(prompts, (str, Expression, Image, Path)) or (isinstance(prompts, Tensor) and prompts.ndim != 2):
             raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
-        seen = pictures or {}
-        words = {word for word in self.encoder.inversions if word.strip("<>") not in seen}
-        return [expression_of(prompt).with_words(words).with_pictures(seen) for prompt in prompts]
+        return [expression_of(prompt).with_pictures(pictures or {}, self.encoder.inversions) for prompt in prompts]
 
     def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:
         """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence."""

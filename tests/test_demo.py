@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import call
 from PIL import Image
+from safetensors.torch import save_file
 
 from deproj.clip.encoder import TextEncoder
+from deproj.clip.pictures import fingerprint
 from deproj.demo.settings import ROWS, Settings
 from deproj.demo.words import EXAMPLES
 from deproj.draw.sheets import TRUE_STATES
@@ -154,8 +157,22 @@ def test_a_name_in_a_prompt_means_the_picture(pipe: DeprojectorPipeline, photo: 
     called = drawn({"a": pipe}, tmp_path, photo, prompts=rows("<photo>, red hair")).files["a"][0]
     added = drawn({"a": pipe}, tmp_path, photo, prompts=rows("red hair")).files["a"][0]
     assert np.abs(pixels(called) - pixels(added)).max() <= 2
+    assert Stamp.of(called).prompt == "<picture>, red hair"
+    for path in (called, added):
+        assert Stamp.of(path).pictures == {"picture": fingerprint(photo)}, "generate --again asks for the same"
     with pytest.raises(UserError, match="<photo> stands for a picture: drop one in"):
         drawn({"a": pipe}, tmp_path, prompts=rows("<photo>, red hair"))
+
+
+def test_a_word_of_a_textual_inversion_is_no_picture(photo: Image.Image, tmp_path: Path):
+    pipe = DeprojectorPipeline.from_pretrained("pixel", "all-batch")
+    save_file({"emb_params": torch.zeros(1, pipe.encoder.width)}, tmp_path / "glow.safetensors")
+    pipe.load_textual_inversion(tmp_path / "glow.safetensors", token="<glow>")
+    found = drawn({"a": pipe}, tmp_path, prompts=rows("<glow>, cat")).files
+    assert set(found) == {TRUE_STATES, "a"}
+    assert Stamp.of(found["a"][0]).pictures == {}
+    (called,) = drawn({"a": pipe}, tmp_path, photo, prompts=rows("<glow>, <photo>")).files["a"]
+    assert Stamp.of(called).pictures == {"picture": fingerprint(photo)}
 
 
 def test_the_page_shows_how_marks_are_written_here_and_which_words_are_strange(pipe: DeprojectorPipeline, tmp_path: Path):

@@ -178,6 +178,7 @@ def test_pictures_come_by_name(encoder: TextEncoder):
     assert torch.equal(embedded[1], torch.ones(encoder.width))
     expected = torch.ones(encoder.width) + 2 * (encoder.embed(["red hair"])[0] - empty)
     assert torch.allclose(embedded[0], expected, atol=1e-5)
+    assert parse("<photo>, <new>").with_pictures({"new": photo}, ["<photo>", "<new>"]).terms[0] == (1.0, Text("<photo>"))
     with pytest.raises(UserError, match="no picture is named <photo>; there are: <other>"):
         expression.with_pictures({"other": photo})
     with pytest.raises(UserError, match="no picture is named <photo>"):

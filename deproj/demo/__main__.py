@@ -30,8 +30,8 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids, the main one first (those that ship)")
-    sds = "pixel, or the folder, .safetensors file or hub id of a Stable Diffusion 1.x (pixel)"
-    add("--sd", default="pixel", help=sds)
+    sds = "pixel, or the folder, .safetensors file or hub id of a Stable Diffusion 1.x (what the main model was trained for)"
+    add("--sd", help=sds)
     add("--clip", help="the CLIP that its text encoder comes from, for pictures")
     add("--reference", type=Path, help="folder of a hundred pictures or more of all kinds, for pictures with --clip")
     add("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 shows the page to the whole network")
@@ -48,7 +48,7 @@ def load(args: argparse.Namespace) -> dict[str, DeprojectorPipeline]:
     from deproj.pipeline import DeprojectorPipeline
 
     models = args.models or shipped()
-    print(f"Loading {args.sd} and {', '.join(models)} …", flush=True)
+    print(f"Loading {', '.join([args.sd] * (args.sd is not None) + models)} …", flush=True)
     reference = None if args.reference is None else open_pictures(args.reference)
     first = DeprojectorPipeline.from_pretrained(args.sd, models[0], args.clip, reference)
     others = {name: first.with_model(Deprojector.from_pretrained(name, first.encoder)) for name in models[1:]}

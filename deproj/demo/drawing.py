@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL.Image import Image, fromarray
 
-from deproj.clip.images import to_rgb
+from deproj.clip.pictures import fingerprint, to_rgb
 from deproj.demo.settings import Settings
 from deproj.draw.sheets import TRUE_STATES, enlarged, save_image
 from deproj.draw.stamp import Stamp
@@ -40,8 +40,13 @@ class Drawn:
     said: list[str]
 
 
-def expression_of(settings: Settings, picture: Image | None, share: float | None = None) -> Expression:
+def expression_of(
+    settings: Settings, picture: Image | None, share: float | None = None, words: Collection[str] = ()
+) -> Expression:
     """The weighted sum of the rows and the picture, and that share of the way to the prompt at the end.
+
+    Args:
+        words: in brackets that the text encoder knows, as of textual inversions.
 
     Raises:
         UserError: for a prompt that cannot be read, one that calls a picture that isn't there, and for nothing at all.
@@ -51,8 +56,8 @@ def expression_of(settings: Settings, picture: Image | None, share: float | None
     for number, (prompt, weight) in enumerate(zip(settings.prompts, settings.weights, strict=True), 1):
         if prompt.strip() and weight:
             with field(f"prompt {number}" if number > 1 else ""):
-                called = called or bool(parse(prompt).names)
-                total += read(prompt, seen) * weight
+                called = called or any(f"<{name}>" not in words for name in parse(prompt).names)
+                total += read(prompt, seen, words) * weight
     if seen is not None and settings.picture_weight and not called:
         total += of_picture(seen) * settings.picture_weight
     if not total.terms:
@@ -60,7 +65,7 @@ def expression_of(settings: Settings, picture: Image | None, share: float | None
     if not settings.to.strip():
         return total
     with field("the prompt at the end"):
-        end = read(settings.to, seen)
+        end = read(settings.to, seen, words)
     return between(total, end, settings.share if share is None else share)
 
 
@@ -73,17 +78,16 @@ def field(name: str) -> Iterator[None]:
         raise UserError(f"{name}: {error}" if name else str(error)) from None
 
 
-def read(prompt: str, picture: Image | None) -> Expression:
-    """What a prompt says, its names, as in ``<photo>``, all meaning the picture."""
+def read(prompt: str, picture: Image | None, words: Collection[str]) -> Expression:
+    """What a prompt says, its names, as in ``<photo>``, all meaning the picture, but for words of the text encoder."""
     expression = parse(prompt)
-    if not (names := expression.names):
-        return expression
-    if picture is None:
+    names = [name for name in expression.names if f"<{name}>" not in words]
+    if names and picture is None:
         if hints := hints_at([prompt]):
             raise UserError(hints[0])
         name = sorted(names)[0]
         raise UserError(f"<{name}> stands for a picture: drop one in under “a picture”, or leave <{name}> out.")
-    return expression.with_pictures(dict.fromkeys(names, picture))
+    return expression.with_pictures({} if picture is None else dict.fromkeys(names, picture), words)
 
 
 def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | None, folder: Path) -> Drawn:
@@ -102,7 +106,8 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
     if strip and not settings.to.strip():
         raise UserError("the whole way goes from one prompt to another: type the prompt at the end.")
     shares = [k / (STEPS - 1) for k in range(STEPS)] if strip else [settings.share]
-    expressions = [expression_of(settings, picture, share) for share in shares]
+    words = pipes[settings.models[0]].encoder.inversions
+    expressions = [expression_of(settings, picture, share, words) for share in shares]
     seeds = [settings.seed] * len(shares) if strip else [settings.seed + k for k in range(settings.count)]
     each = 1 if strip else settings.count
     said = hints_at([text for text in (*settings.prompts, settings.to, settings.negative) if text.strip()])
@@ -128,10 +133,12 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
 
 def stamp_of(pipe: DeprojectorPipeline, name: str, settings: Settings, picture: Image | None) -> Stamp:
     """What makes the pictures of a model, but for seed and size."""
-    prompt = str(expression_of(replace(settings, to=""), picture))
+    prompt = str(expression_of(replace(settings, to=""), picture, words=pipe.encoder.inversions))
+    called = {name for text in (prompt, settings.to) for name in parse(text).names if f"<{name}>" not in pipe.encoder.inversions}
+    pictures = {} if picture is None else dict.fromkeys(called, fingerprint(to_rgb(picture)))
     return Stamp(
         prompt, settings.negative, 0, pipe.steps, settings.guidance, type(pipe.scheduler).__name__, settings.strength, name,
-        pipe.model.weights_hash, pipe.path, pipe.encoder.hash, 0, 0, settings.to or None, settings.share,
+        pipe.model.weights_hash, pipe.path, pipe.encoder.hash, 0, 0, settings.to or None, settings.share, pictures,
     )  # fmt: skip
 
 

@@ -55,15 +55,16 @@ class StableDiffusion:
 
         Args:
             sd: ``pixel``, a folder, a single file or a hub id.
-            clip: folder or hub id of the CLIP that its text encoder comes from; ``pixel`` brings its own.
+            clip: folder or hub id of the CLIP that its text encoder comes from; ``pixel`` and most saved pipelines bring their
+                own.
         """
         if (inside := settings_inside(sd)) is not None:
-            return cls.of(inside if clip is None else {"sd": inside["sd"] | {"clip": str(clip)}})
+            return cls.of(inside).with_clip(clip)
         name = "pixel" if str(sd) == "pixel" else "sd15"
         node = read_config(CONF / "sd" / f"{name}.yaml")
         if name != "pixel":
-            node |= {"path": str(sd), "clip": None if clip is None else str(clip)}
-        return cls(settings(SdSettings, node, "sd"))
+            node |= {"path": str(sd), "clip": None}
+        return cls(settings(SdSettings, node, "sd")).with_clip(clip)
 
     @property
     def miniature(self) -> bool:
@@ -87,6 +88,10 @@ class StableDiffusion:
     def quick_on(self, device: str) -> bool:
         """Whether pictures can be drawn on a device without a wait of minutes each."""
         return device.startswith("cuda") or self.settings.cpu
+
+    def with_clip(self, clip: str | Path | None) -> StableDiffusion:
+        """The same with the CLIP of a folder or a hub id; with its own for None."""
+        return self if clip is None else StableDiffusion(replace(self.settings, clip=str(clip)))
 
     def with_clip_skip(self, clip_skip: int) -> StableDiffusion:
         return StableDiffusion(replace(self.settings, clip_skip=clip_skip))

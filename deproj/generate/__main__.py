@@ -96,7 +96,6 @@ def draw_asked(args: argparse.Namespace, asked: Asked, sd: SdSettings, typed: st
     files = pictures_of(drawn, asked.labels, seeds, asked.pictures, pipe, args, stamp)
     untrue = [k for k, one in enumerate(asked.expressions) if args.compare and is_grey(one, true, args)]
     sheets = sheets_of(drawn, above, asked.labels, untrue, args) if args.compare or args.between else {}
-    args.out.mkdir(parents=True, exist_ok=True)
     number = first_free(args.out, [*files, *sheets])
     for name, (picture, made_of) in files.items():
         save_image(picture, args.out / numbered(name, number), made_of.notes)

@@ -70,8 +70,7 @@ class Asked:
         Raises:
             UserError: for a name that is neither.
         """
-        words = {word for word in words if word.strip("<>") not in self.pictures}
-        first, *others = [e.with_words(words).with_pictures(self.pictures) for e in (self.negative, *self.expressions)]
+        first, *others = [e.with_pictures(self.pictures, words) for e in (self.negative, *self.expressions)]
         return replace(self, expressions=others, negative=first)
 
     def strip(self, count: int) -> Asked:

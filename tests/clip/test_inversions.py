@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deproj.clip.encoder import TextEncoder
+from deproj.demo.__main__ import load, options
 from deproj.model.base import Deprojector
+from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError
 
 D = 128
@@ -110,3 +112,7 @@ def test_captions_may_use_the_word(train: Callable[..., Ended], tmp_path: Path):
     assert ended.code == 0, ended.err
     assert "never" not in ended.out
     assert Deprojector.from_pretrained("run", TextEncoder.from_pretrained("pixel", "pixel")), "for the encoder alone"
+    (page,) = load(options().parse_args(["run"])).values()
+    assert list(page.encoder.inversions) == ["glow"], "the page draws with the run's own Stable Diffusion"
+    with pytest.raises(UserError, match="no CLIP"):
+        DeprojectorPipeline.from_pretrained("run", clip="/nowhere")
