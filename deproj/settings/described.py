@@ -38,15 +38,25 @@ class Described:
 
     Attributes:
         key: dotted.
-        about: what its comment says.
+        abouts: what its comments say, by the choice whose file each stands in, or by an empty text for ``config.yaml``.
         example: a value, or an empty text.
         defaults: by the choice that sets it, or by an empty text where it stands in ``config.yaml``.
     """
 
     key: str
-    about: str = ""
+    abouts: dict[str, str] = field(default_factory=dict)
     example: str = ""
     defaults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def about(self) -> str:
+        """What the comment says, or each choice's own."""
+        by_text: dict[str, list[str]] = {}
+        for choice, text in self.abouts.items():
+            by_text.setdefault(text, []).append(choice)
+        if len(by_text) < 2:
+            return "".join(by_text)
+        return "; ".join(f"with {' or '.join(names)}, {text}" for text, names in by_text.items())
 
 
 def text_of(path: Path) -> list[str]:
@@ -110,10 +120,10 @@ def described() -> dict[str, Described]:
     for line, choice in every_line():
         setting = found.setdefault(line.key, Described(line.key))
         setting.defaults[choice] = line.value
-        if line.comment and not setting.about:
+        if line.comment:
             example = EXAMPLE.search(line.comment)
-            setting.example = example[1] if example else ""
-            setting.about = EXAMPLE.sub("", line.comment)
+            setting.example = setting.example or (example[1] if example else "")
+            setting.abouts[choice] = EXAMPLE.sub("", line.comment)
     return found
 
 
