@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from deproj.clip.distance import EmbeddingDistance
@@ -19,6 +22,10 @@ from deproj.clip.encoder import TextEncoder
 from deproj.data.mix import Mix, Sample
 from deproj.data.sources import GrammarPrompts
 from deproj.pixel import WEIGHTS
+from deproj.pixel.scenes import draw, sample
+
+if TYPE_CHECKING:
+    from deproj.pipeline import DeprojectorPipeline
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads than cores wait for one another
     torch.set_num_threads(1)
@@ -110,6 +117,24 @@ def train(
         return call(main, [*arguments, *rest], monkeypatch, capsys)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(draw(sample(1, np.random.default_rng(5)))[0])
+
+
+@pytest.fixture(scope="module")
+def pipe(encoder: TextEncoder, distance: EmbeddingDistance) -> DeprojectorPipeline:
+    """An untrained model: what it says is nonsense, how it is handled is not."""
+    from deproj.model.lstm import LSTMDeprojector
+    from deproj.pipeline import DeprojectorPipeline  # seconds, for tests that use it
+
+    torch.manual_seed(0)
+    model = LSTMDeprojector.for_encoder(encoder)
+    model.distance = distance
+    model.provenance["selection"] = {"_target_": "deproj.selection.EosOnward", "name": "eos_onward"}
+    return DeprojectorPipeline.from_pretrained("pixel", model, device="cpu")
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ from deproj.draw.sheets import TRUE_STATES
 from deproj.draw.stamp import Stamp
 from deproj.model.base import Deprojector
 from deproj.pipeline import DeprojectorPipeline
-from deproj.pixel import scenes
 from deproj.process.errors import UserError
 
 gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
@@ -48,11 +47,6 @@ def rows(*prompts: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def pipe() -> DeprojectorPipeline:
     return DeprojectorPipeline.from_pretrained("pixel", "all-batch", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return Image.fromarray(scenes.draw(scenes.sample(1, np.random.default_rng(5)))[0])
 
 
 # --- Links ----------------------------------------------------------------------------------------

@@ -343,7 +343,7 @@ def ip_adapter(pipe: DeprojectorPipeline) -> dict[str, Any]:
 
 @row("ControlNet, img2img, inpainting")
 def other_pipelines(small: Path) -> None:
-    from diffusers import StableDiffusionInpaintPipeline  # ControlNet and img2img: tests/test_pipeline.py
+    from diffusers import StableDiffusionInpaintPipeline  # ControlNet and img2img: tests/pipeline/test_pipeline.py
 
     encoder = TextEncoder.from_pretrained(small / "sd")
     pipe = DeprojectorPipeline.from_pretrained(small / "sd", MLPDeprojector.for_encoder(encoder, hidden=8), device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import statistics
 import tempfile
 import time
@@ -114,6 +115,22 @@ def of_captions(size: int, folder: Path) -> Callable[[], Any]:
     return run
 
 
+def of_samples(size: int, folder: Path) -> Callable[[], Any]:
+    """Drawing samples of the pixel world's texts, and encoding them into a cache of training."""
+    from deproj.data.cache import build_cache
+    from deproj.data.mix import Mix
+    from deproj.data.sources import GrammarPrompts
+    from deproj.draw.stable_diffusion import StableDiffusion
+
+    encoder, mix = StableDiffusion.named("pixel").encoder("cpu"), Mix(0.4, 0.2)
+
+    def run() -> None:
+        samples = mix.samples(GrammarPrompts(), size, 0)
+        shutil.rmtree(build_cache(folder, {"mix": mix.key}, samples, size, encoder, "samples").folder)
+
+    return run
+
+
 def of_models(size: int, folder: Path) -> Callable[[], Any]:
     """An evaluation of so many untrained models, on six prompts; what is the same for all is computed in the first one."""
     from deproj.data.sources import GrammarPrompts
@@ -180,6 +197,7 @@ CURVES = (
     Curve("a training step of 100", "places", (5, 10, 20, 38, 76), of_places),
     Curve("generation", "embeddings", (1, 10, 100, 1000), of_embeddings),
     Curve("reading captions", "captions", (1_000, 10_000, 100_000, 1_000_000), of_captions),
+    Curve("encoding", "samples", (100, 1_000, 10_000), of_samples),
     Curve("an evaluation", "models", (1, 2, 4), of_models),
     Curve("a report", "runs", (10, 30, 100, 300), of_runs),
 )
