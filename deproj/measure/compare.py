@@ -17,7 +17,7 @@ import numpy as np
 
 from deproj.runs.records import NEGATIVE, SHARES, Measured
 
-__all__ = ["FEWEST", "Estimate", "difference", "estimate"]
+__all__ = ["FEWEST", "Estimate", "difference", "estimate", "signed"]
 
 RESAMPLES = 2000
 #: Training seeds that an interval over seeds takes.
@@ -34,6 +34,12 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f}, {self.high:.3f})"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign; 0.000 for one that rounds to it."""
+    text = f"{value:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text
 
 
 def parts(runs: Sequence[Measured], measure: str) -> np.ndarray | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deproj.measure.labels import Labels
 from deproj.process.errors import UserError
 from deproj.runs.commands import evaluate_again, evaluate_baseline, evaluate_model, train_again
 from deproj.runs.distinguishing import default_settings, distinguishing
@@ -83,11 +84,13 @@ class Setting:
     Attributes:
         label: what distinguishes it from the other settings at hand.
         name: its choices in full, as ``eos_onward, recursive``.
+        unsaid: settings that distinguish it too, and follow from what the label says.
     """
 
     label: str
     name: str
     results: list[Result]
+    unsaid: Sequence[str] = ()
 
     def measured(self, kind: str) -> list[Measured]:
         """What was measured on a kind of prompts, of each run."""
@@ -245,50 +248,17 @@ def as_measured(result: Result, evaluation: Evaluation) -> str:
 
 def grouped(results: list[Result]) -> tuple[list[Setting], list[LeftOut]]:
     """Settings, each labelled by what distinguishes its results from the others at hand."""
-    shared = shared_by(results)
-    short = short_names([key for result in results for key in result.extra])
-
-    def told(result: Result) -> list[str]:
-        return [f"{short[key]}={value}" for key, value in result.extra.items() if key not in shared]
-
-    def label(result: Result) -> str:
-        names = [name for by, name in result.names.items() if by not in shared]
-        return ", ".join([*names, *told(result)] or usual(result) or result.names.values())
-
-    def usual(result: Result) -> list[str]:
-        """Values that others have changed, of one that has changed nothing."""
-        changed = dict.fromkeys(key for other in results for key in other.extra if key not in shared)
-        values = {key: value_at(result.config, key) for key in changed}
-        return [f"{short[key]}={value}" for key, value in values.items() if value is not None]
-
+    labels = Labels(results)
     groups: dict[str, list[Result]] = {}
     left_out: list[LeftOut] = []
-    for result in sorted(results, key=lambda r: (str((*r.rank, *told(r))), r.seed or 0)):
-        members = groups.setdefault(label(result), [])
+    for result in sorted(results, key=lambda r: (str((*r.rank, *labels.told(r))), r.seed or 0)):
+        members = groups.setdefault(labels.label(result), [])
         if any(result.seed == other.seed for other in members):
             left_out.append((result.run.path, f"the same setting and seed as {members[-1].run.path.as_posix()}"))
         else:
             members.append(result)
-    return [Setting(label, ", ".join(members[0].names.values()), members) for label, members in groups.items()], left_out
-
-
-def shared_by(results: list[Result]) -> set[str]:
-    """What needn't be said: names that all results share, and settings that all runs do."""
-    everything = [result.names for result in results]
-    names = {by for found in everything for by in found if all(other.get(by) == found[by] for other in everything)}
-    runs = [result.extra for result in results if result.kind == "run"]
-    return names | {key for found in runs for key in found if all(other.get(key) == found[key] for other in runs)}
-
-
-def value_at(config: dict[str, Any], key: str) -> Any:
-    """A setting by its dotted key; None where there is none."""
-    node: Any = config
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
-def short_names(keys: list[str]) -> dict[str, str]:
-    """Dotted keys by their last word, where no other key ends in it."""
-    last = Counter(key.rpartition(".")[2] for key in set(keys))
-    return {key: word if last[word := key.rpartition(".")[2]] == 1 else key for key in keys}
+    settings = [
+        Setting(label, ", ".join(members[0].names.values()), members, labels.unsaid(members[0]))
+        for label, members in groups.items()
+    ]
+    return settings, left_out

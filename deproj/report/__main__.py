@@ -37,6 +37,8 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     """Reads the runs, draws, and writes the page."""
     if args.seeds < 0:
         raise UserError(f"--seeds is at least 0; got {args.seeds}.")
+    if missing := [folder for folder in args.folders if not folder.is_dir()]:
+        raise UserError(f"no folder {missing[0]}. {measure_first(missing[0])}".rstrip())
     # torch, diffusers and matplotlib take seconds to import: a mistake in the options is told before
     from deproj.measure.results import collect
     from deproj.measure.rows import rows_of
@@ -76,6 +78,15 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
         print(f"left out: {folder}: {reason}")
     print("\n".join(said))
     print(f"{len(found)} setting{'s' * (len(found) != 1)}. Wrote {out / 'index.html'}, report.md and report.json.{before}")
+
+
+def measure_first(name: Path) -> str:
+    """What to do about a model that ships, which is no folder; empty for what is none."""
+    from deproj.model.store import shipped  # imports torch
+
+    if name.as_posix() not in shipped():
+        return ""
+    return f"A model that ships is measured first, and its measures are reported on: python -m deproj.evaluate {name}"
 
 
 def named(found: list[Setting], name: str) -> Setting:

@@ -56,7 +56,9 @@ def plain_decimals(axis: Any) -> None:
 def legend(figure: Figure) -> None:
     """One for all panels, above them."""
     handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+    longest = max(map(len, handles), default=0)
+    columns = max(1, min(3, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns}
     figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, **place)
 
 
@@ -97,7 +99,7 @@ def by_place(found: list[Setting]) -> str:
             line = {"color": colour(number), "lw": 1.3, "ls": turn(DASHES[setting.baseline], number)}
             axis.plot(range(1, 77), mean[1:], label=setting.label, **line)
         axis.set_title(f"{kind} prompts", fontsize=10)
-        axis.set_xlabel("place in the sequence that is learnt")
+        axis.set_xlabel("place, in the order that the model learns")
         axis.set_ylabel("mean squared error of the state")
         axis.set_yscale("log")
         plain_decimals(axis)
@@ -123,7 +125,7 @@ def curves(found: list[Setting]) -> str | None:
                 axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, marker=mark, ms=4, label=label)
         axis.set_title(selection, fontsize=10)
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_yscale("log")
         plain_decimals(axis)
         axis.grid(alpha=0.3)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deproj.draw.sheets import TRUE_STATES
+from deproj.measure.compare import signed
 from deproj.measure.results import ORDER, LeftOut, Setting
 from deproj.measure.rows import Row, shown_measures
 from deproj.runs.records import KINDS, MEASURES, told
@@ -162,7 +163,7 @@ def picture_section(found: list[Setting], drawn: list[str], seeds: int) -> str:
     kinds = (
         f"<th colspan={len(SINGLE)}>single prompts</th><th class=gap colspan={len(columns) - len(SINGLE)}>composed prompts</th>"
     )
-    parts = [f"<p>Noise of the pictures: {buttons}</p>"]
+    parts = [f"<p>Drawn from the same noise in each column: {buttons}</p>"]
     for title, rows in shown.items():
         lines = []
         for label in [TRUE_STATES, *rows]:
@@ -217,9 +218,9 @@ def difference_table(rows: list[Row], kind: str, against: str) -> str:
             if value is None:
                 cells.append("<td>–</td>")
                 continue
-            text = f"{value.value:+.3f}"
+            text = signed(value.value)
             bold = f"<b>{text}</b>" if value.low > 0 or value.high < 0 else text
-            cells.append(f"<td>{bold}<small>{value.low:+.3f} to {value.high:+.3f}</small></td>")
+            cells.append(f"<td>{bold}<small>{signed(value.low)} to {signed(value.high)}</small></td>")
         lines.append(line_of(row, "".join(cells)))
     head = "".join(f"<th>{told(m)}</th>" for m in measures)
     return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
@@ -232,10 +233,11 @@ def runs_table(found: list[Setting], copies: Mapping[Path, str]) -> str:
             link = copies[result.file]
             machine = {} if result.ended is None else result.ended.machine
             made = ", ".join(f"{k} {v}" for k, v in machine.items()) or "not recorded"
-            took = "" if result.ended is None else f"{result.ended.seconds:.0f} s"
+            took = "" if result.ended is None else f"{result.ended.seconds:.0f}\u00a0s"
             seed = "" if result.seed is None else result.seed
+            also = f"<small>with it: {e(', '.join(setting.unsaid))}</small>" if setting.unsaid else ""
             lines.append(
-                f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a></th><td>{seed}</td>"
+                f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a>{also}</th><td>{seed}</td>"
                 f"<td><code>{e(result.command)}</code></td><td>{took or '–'}</td><td class=versions>{e(made)}</td></tr>"
             )
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deproj.measure.compare import FEWEST, Estimate
+from deproj.measure.compare import FEWEST, Estimate, signed
 from deproj.measure.results import Setting
 from deproj.measure.rows import Row, difference_between
 from deproj.runs.records import KINDS, MEASURES
@@ -43,22 +43,53 @@ def sentence(found: list[Setting], rows: list[Row], kind: str, measure: str) -> 
     told = DECIDING[measure].format(between(values[first]))
     if not others:
         return f"On {kind} prompts, {told} (“{first}”)."
+    called = f"“{first}”" + ", a baseline," * settings[first].baseline
     apart = {label: difference_between(settings[first], settings[label], kind, measure) for label in others}
-    undecided = [label for label, by in apart.items() if by is None or by.low <= 0 <= by.high]
+    undecided = open_among(apart)
     behind = [label for label in others if label not in undecided]
     if not undecided:
         lead = f"{amount(apart[others[0]])} than of “{others[0]}”, the next"
-        return f"On {kind} prompts, “{first}” is ahead of all others: {told}, {lead}."
-    zero = Estimate(0.0, 0.0, 0.0)
-    level = [label for label in undecided if apart[label] == zero]
-    open_ = [label for label in undecided if label not in level]
-    said = [f"On {kind} prompts, “{first}” comes first: {told}."]
-    said += [f"Level with it, on every prompt: {names(level)}."] * bool(level)
-    said += [f"Not told apart from it: {names(open_, apart)}."] * bool(open_)
-    if behind:
-        rest = f", and of {len(behind) - 1} more" if len(behind) > 1 else ""
-        said.append(f"It is ahead of “{behind[0]}” by {span(apart[behind[0]])}{rest}.")
-    return " ".join(said)
+        said = [f"On {kind} prompts, {called} is ahead of all others: {told}, {lead}."]
+        said += after(others, settings, kind, measure) if len(others) > 1 else []
+    else:
+        zero = Estimate(0.0, 0.0, 0.0)
+        level = [label for label in undecided if apart[label] == zero]
+        open_ = [label for label in undecided if label not in level]
+        said = [f"On {kind} prompts, {called} comes first: {told}."]
+        said += [f"Level with it, on every prompt: {names(level)}."] * bool(level)
+        said += [f"Not told apart from it (in brackets, how far it is ahead): {names(open_, apart)}."] * bool(open_)
+        if behind:
+            rest = f", and of {len(behind) - 1} more" if len(behind) > 1 else ""
+            said.append(f"It is ahead of “{behind[0]}” by {span(apart[behind[0]])}{rest}.")
+    return " ".join([*said, *otherwise(first, found, rows, kind, measure)])
+
+
+def open_among(apart: dict[str, Estimate | None]) -> list[str]:
+    """Settings whose difference isn't decided."""
+    return [label for label, by in apart.items() if by is None or by.low <= 0 <= by.high]
+
+
+def after(others: list[str], settings: dict[str, Setting], kind: str, measure: str) -> list[str]:
+    """How the next stands to those behind it."""
+    second, *rest = others
+    apart = {label: difference_between(settings[second], settings[label], kind, measure) for label in rest}
+    if undecided := open_among(apart):
+        return [f"Of the others “{second}” comes first, not told apart from: {names(undecided, apart)}."]
+    return [f"Of the others “{second}” is ahead, {amount(apart[rest[0]])} than of “{rest[0]}”."]
+
+
+def otherwise(first: str, found: list[Setting], rows: list[Row], kind: str, measure: str) -> list[str]:
+    """What conditioning error says, where by it another than the first is the best."""
+    other = "conditioning_error"
+    values = {row.setting: row.values[other].value for row in rows if row.prompts == kind and other in row.values}
+    if measure == other or first not in values:
+        return []
+    settings = {setting.label: setting for setting in found}
+    least = min(values, key=lambda label: values[label])
+    by = difference_between(settings[least], settings[first], kind, other)
+    if by is None or by.high >= 0:
+        return []
+    return [f"Conditioning error says otherwise: “{least}” has the least, {span(by)} less than “{first}”."]
 
 
 def amount(by: Estimate | None) -> str:
@@ -82,5 +113,6 @@ def names(labels: list[str], apart: dict[str, Estimate | None] | None = None) ->
     listed = []
     for label in labels[:LISTED]:
         by = None if apart is None else apart[label]
-        listed.append(f"“{label}”" if by is None else f"“{label}” ({by.value:+.3f}, {by.low:+.3f} to {by.high:+.3f})")
+        interval = "" if by is None else f" ({signed(by.value)}, {signed(by.low)} to {signed(by.high)})"
+        listed.append(f"“{label}”{interval}")
     return ", ".join(listed) + (f" and {len(labels) - LISTED} more" if len(labels) > LISTED else "")

@@ -16,6 +16,7 @@ from conftest import Ended
 from PIL import Image
 
 from deproj.measure.compare import difference, estimate
+from deproj.measure.labels import Labels
 from deproj.measure.results import Result, Setting, collect
 from deproj.measure.rows import rows_of
 from deproj.process.errors import UserError
@@ -110,12 +111,13 @@ def test_the_verdict_says_what_is_best_by_how_much_and_what_is_open():
     single, composed = verdict(clear, rows_of(clear, clear[0]))
     assert single.startswith("On single prompts, “good” is ahead of all others: 0.909 (0.89")
     assert ") of the asked attributes are found in its pictures, 0.050 (0.0" in single
-    assert single.endswith("more than of “near”, the next.")
+    assert ") more than of “near”, the next. Of the others “near” is ahead, 0.150 (0." in single
+    assert single.endswith("more than of “poor”.")
     assert composed.startswith("On composed prompts, “good” is ahead of all others")
     close = settings(one=(0.80, 0.90, 0.85), other=(0.84, 0.85, 0.86), few=(0.2, 0.3))
     single, _, of_few = verdict(close, rows_of(close, close[0]))
     assert "comes first" in single
-    assert "Not told apart from it: “" in single
+    assert "Not told apart from it (in brackets, how far it is ahead): “other” (0.000, -0.1" in single
     assert "It is ahead of “few” by 0.6" in single
     level = settings(one=(0.80, 0.90, 0.85), same=(0.80, 0.90, 0.85), few=(0.2, 0.3, 0.25))
     single, _ = verdict(level, rows_of(level, level[0]))
@@ -123,6 +125,44 @@ def test_the_verdict_says_what_is_best_by_how_much_and_what_is_open():
     assert "Level with it, on every prompt: “same”." in single
     assert "Not told apart" not in single
     assert of_few.startswith("Fewer than 3 training seeds: “few”.")
+
+
+def test_the_verdict_says_where_conditioning_error_says_otherwise_and_what_is_a_baseline():
+    found = settings(good=(0.90, 0.91, 0.905), near=(0.85, 0.86, 0.855))
+    for setting, error in zip(found, (0.4, 0.3), strict=True):
+        for result in setting.results:
+            for kind in ("single", "composed"):
+                result.evaluation.of(kind).raw["conditioning_error"] = ([error + 0.01 * (k % 3) for k in range(100)], [1.0] * 100)
+    single, _ = verdict(found, rows_of(found, found[0]))
+    assert single.endswith("Conditioning error says otherwise: “near” has the least, 0.100 (0.100 to 0.100) less than “good”.")
+    ridge = [replace(one, results=[replace(r, kind="baseline") for r in one.results]) for one in found]
+    assert verdict(ridge, rows_of(ridge, ridge[0]))[0].startswith("On single prompts, “good”, a baseline, is ahead of all others")
+
+
+def test_names_leave_out_what_follows_from_choices():
+    """As the width of each of several models, and the rest where there is much of it."""
+
+    def labels(*given: dict[str, object]) -> list[str]:
+        results = [
+            Result(
+                RunFolder(Path("x")), "run", {"model": str(one["model"])}, (), None, {}, seed=0, extra=dict(list(one.items())[1:])
+            )  # type: ignore[arg-type]
+            for one in given
+        ]
+        found = Labels(results)
+        assert [found.unsaid(result) for result in results] == [
+            [f"{k.rpartition('.')[2]}={v}" for k, v in one.extra.items() if f"{k.rpartition('.')[2]}=" not in found.label(one)]
+            for one in results
+        ]
+        return [found.label(result) for result in results]
+
+    mlp, lstm = {"model": "mlp", "model.hidden": 9}, {"model": "lstm", "model.hidden": 5}
+    assert labels(mlp, lstm) == ["mlp", "lstm"]
+    assert labels(mlp, mlp | {"model.hidden": 7}) == ["hidden=9", "hidden=7"], "which of them it is doesn't follow"
+    assert labels(mlp | {"rate": 1}, lstm | {"rate": 2}) == ["mlp, rate=1", "lstm, rate=2"], "both may be why they differ"
+    much = {"a": 1, "b": 2, "c": 3, "d": 4}
+    assert labels(mlp | much, lstm) == ["mlp", "lstm"]
+    assert labels(mlp | much, mlp | much | {"e": 1}, lstm) == ["mlp", "mlp, e=1", "lstm"]
 
 
 def test_rows_are_named_by_what_differs(sweep: Path):
