@@ -164,8 +164,9 @@ class Expression:
         if missing := [name for name in self.names if name not in pictures and f"<{name}>" not in words]:
             if hints := marks.found(f"<{missing[0]}>"):
                 raise UserError(str(hints[0]))
-            known = ", ".join(f"<{name}>" for name in pictures) or "none"
-            raise UserError(f"no picture is named <{missing[0]}>; there are: {known}.")
+            there = f"there are: {', '.join(f'<{name}>' for name in pictures)}" if pictures else "none was handed over"
+            how = f"pictures={{{missing[0]!r}: PICTURE}} in Python, --image {missing[0]}.png in deproj.generate"
+            raise UserError(f"no picture is named <{missing[0]}>; {there} ({how}).")
         named: dict[str, Atom] = {
             name: Picture(as_picture(pictures[name], f"<{name}>")) if name in pictures else Text(f"<{name}>")
             for name in self.names
@@ -206,7 +207,8 @@ def between(a: Expression | str, b: Expression | str, t: float) -> Expression:
     """From a (t = 0) to b (t = 1), in a straight line, which goes on at both ends."""
     share = as_number(t)
     if share is None:
-        raise UserError(f"between takes two prompts and then the share of the second, a number; got {t!r}.")
+        swapped = " The number comes last." if any(as_number(one) is not None for one in (a, b)) else ""
+        raise UserError(f"between takes two prompts and then the share of the second, a number; got {t!r}.{swapped}")
     return (1 - share) * expression_of(a) + share * expression_of(b)
 
 

@@ -29,7 +29,16 @@ from deproj.clip.distance import FAR, in_words
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder
 from deproj.clip.pictures import as_picture
-from deproj.draw.as_diffusers import PARTS, check_call, check_device, check_loading, check_strength, check_values, passed_on
+from deproj.draw.as_diffusers import (
+    PARTS,
+    check_call,
+    check_device,
+    check_loading,
+    check_progress,
+    check_strength,
+    check_values,
+    passed_on,
+)
 from deproj.draw.lora import load_lora
 from deproj.draw.renderer import Renderer, draw, sample
 from deproj.draw.saved import save_pipeline
@@ -178,6 +187,15 @@ class DeprojectorPipeline:
         """Parts of the diffusers pipeline, to make others of."""
         return self.sd.components
 
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """How the bar of a drawing looks, by tqdm's options; ``disable=False`` shows it.
+
+        Raises:
+            UserError: for an option that tqdm hasn't.
+        """
+        check_progress(options)
+        self.sd.set_progress_bar_config(**options)
+
     @property
     def device(self) -> torch.device:
         return self.model.sos.device
@@ -226,18 +244,17 @@ class DeprojectorPipeline:
         """Adds a word to what prompts can say, and returns it: `deproj.clip.encoder.TextEncoder.load_textual_inversion`."""
         return self.encoder.load_textual_inversion(source, token)
 
-    def embed(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> Tensor:
+    def embed(self, prompts: Prompt | Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> Tensor:
         """Embeddings of prompts, (B, D).
 
         Args:
+            prompts: one, or a list of them.
             pictures: or their paths, by the names that prompts call them by, as in ``<photo>, red hair``.
         """
-        return embed(self.read(prompts, pictures), self.encoder, self.pictures)
+        return embed(self.read(as_list(prompts, None, None), pictures), self.encoder, self.pictures)
 
     def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> list[Expression]:
         """Prompts as expressions."""
-        if isinstance(prompts, (str, Expression, Image, Path)) or (isinstance(prompts, Tensor) and prompts.ndim != 2):
-            raise UserError(f"prompts are a list; got one {type(prompts).__name__}.")
         return [expression_of(prompt).with_pictures(pictures or {}, self.encoder.inversions) for prompt in prompts]
 
     def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:

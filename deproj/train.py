@@ -35,7 +35,7 @@ from deproj.runs.resume import settle
 from deproj.settings.compose import compose_run
 from deproj.settings.described import lines_of
 from deproj.settings.help import asked_for_help, help_page
-from deproj.settings.messages import all_keys, explain, typed
+from deproj.settings.messages import all_keys, explain, readable, typed
 from deproj.settings.mistakes import without_dashes
 from deproj.settings.shipped import CONF, GROUPS
 from deproj.training.dry_run import tell_plan
@@ -214,7 +214,7 @@ def nothing_named(arguments: list[str]) -> str:
 
 
 def main() -> int:
-    sys.argv[1:] = in_order(sys.argv[1:])
+    sys.argv[1:] = in_order(list(map(readable, sys.argv[1:])))
     if asked_for_help(sys.argv[1:]):
         print_any_script()
         print(help_page(sys.argv[1:]))

@@ -378,6 +378,8 @@ def savings(pipe: DeprojectorPipeline) -> None:
 def bars(pipe: DeprojectorPipeline, capsys: pytest.CaptureFixture[str]) -> None:
     drawn(pipe)
     assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="has no 'disabled'; did you mean 'disable'"):
+        pipe.set_progress_bar_config(disabled=False)
     pipe.set_progress_bar_config(disable=False)
     drawn(pipe)
     assert "2/2" in capsys.readouterr().err

@@ -292,7 +292,7 @@ def test_mistakes(generate: Generate, tmp_path: Path, exported: Path):
         (["cat", ""], "prompt 2 is empty"),
         ([" , "], "prompt 1 is empty"),
         (["cat, (maid"], "character 6 of the prompt:\n  cat, (maid\n       ^"),
-        (["<photo>"], "no picture is named <photo>; there are: none"),
+        (["<photo>"], "no picture is named <photo>; none was handed over"),
         (["--image", "nowhere.png"], "no picture at nowhere.png"),
         (["--image", "bad.png"], "bad.png cannot be read as a picture"),
         (["--image", "my photo.png", "--image", "other/my photo.png"], "two pictures are named my photo"),

@@ -131,6 +131,8 @@ def test_losses_of_several_selections_order_nothing():
     assert best_first(rows) == rows[::-1]
     rows = [listed_as(one, 0.1), listed_as(other, 0.5, (0.9, 0.2))]
     assert best_first(rows) == rows[::-1], "what is measured comes first"
+    rows = [listed_as(one, 0.1, (0.9, 0.3)), listed_as(other, 0.5, (0.9, 0.2))]
+    assert best_first(rows) == rows[::-1], "of equal fidelity by conditioning error"
     same = [one | {"objective.pool": 4, "selection.of": [1, 2]}, one | {"selection.of": [1, 2], "objective.pool": 8, "seed": 1}]
     rows = [listed_as(same[0], 0.5), listed_as(same[1], 0.1), Listed(RunFolder(Path("x")), Path("."), "failed", {"seed": "2"})]
     assert best_first(rows) == [rows[1], rows[0], rows[2]], "what has failed, and what isn't weighed, is no other loss"

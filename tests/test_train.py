@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -217,6 +218,7 @@ def test_prompts_from_a_file(train: Train, tmp_path: Path):
     ended = train("data.prompts=texts.txt", "data.split=0", "data.combine=0")
     assert ended.code == 0, ended.err
     assert "81 captions of texts.txt, 1 cut to 77 tokens" in ended.out
+    assert re.search(r"warning: \d+ of \d+ captions have words that the pixel world has never seen, as .*'picture'", ended.out)
 
 
 def test_tokens_instead_of_states(train: Train, tmp_path: Path):
@@ -309,9 +311,9 @@ def test_what_is_to_be_typed_is_read_back(path: str):
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from deproj.settings.messages import typed
+    from deproj.settings.messages import readable, typed
 
-    (argument,) = shlex.split(typed("resume", path))
+    argument = readable(*shlex.split(typed("resume", path)))
     assert OverridesParser.create().parse_override(argument).value() == path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -11,7 +12,16 @@ import torch
 from deproj.process.errors import UserError
 from deproj.process.numbers import as_number, as_whole
 
-__all__ = ["PARTS", "check_call", "check_device", "check_loading", "check_strength", "check_values", "passed_on"]
+__all__ = [
+    "PARTS",
+    "check_call",
+    "check_device",
+    "check_loading",
+    "check_progress",
+    "check_strength",
+    "check_values",
+    "passed_on",
+]
 
 #: Parts of the diffusers pipeline that may be replaced, as in ``pipe.scheduler = …``.
 PARTS = ("scheduler", "unet", "vae")
@@ -32,6 +42,16 @@ ATTRIBUTES = {
 }
 #: Arguments of diffusers' calls.
 CALL = {"clip_skip": f"{TEXTS}; its clip skip is the model's own, pipe.encoder.clip_skip (train with sd.clip_skip=)"}
+#: What other programs call arguments of a call.
+ELSEWHERE = {
+    "seed": "generator=torch.Generator().manual_seed(0) is its seed",
+    **dict.fromkeys(("steps", "num_steps", "sampler_steps"), "num_inference_steps is how many there are"),
+    **dict.fromkeys(("guidance", "cfg", "cfg_scale"), "guidance_scale is how much there is"),
+    **dict.fromkeys(("negative", "negative_prompts"), "negative_prompt is what is avoided"),
+    **dict.fromkeys(("num_images", "count", "n"), "num_images_per_prompt is how many there are"),
+    "images": "image takes one, or a list of them",
+    "embeddings": "embedding takes (D,) or (B, D)",
+}
 #: Arguments of diffusers' `from_pretrained`.
 LOADING = {
     **dict.fromkeys(PARTS, "set it afterwards, as in pipe.scheduler = …"),
@@ -65,7 +85,22 @@ def check_call(sd: Any, options: dict[str, Any]) -> None:
         if name in CALL:
             raise UserError(f"{name} is refused: {CALL[name]}.")
         if name not in known:
-            raise UserError(f"the pipeline has no option {name!r}; see DeprojectorPipeline.__call__ and diffusers' own.")
+            meant = ELSEWHERE.get(name, "see DeprojectorPipeline.__call__ and diffusers' own")
+            raise UserError(f"the pipeline has no option {name!r}; {meant}.")
+    if (options.get("height") is None) != (options.get("width") is None):
+        raise UserError("height and width are given both, or neither: diffusers passes over one alone.")
+
+
+def check_progress(options: dict[str, Any]) -> None:
+    """Refuses what no progress bar has, which diffusers would find out while it draws."""
+    from tqdm import tqdm
+
+    known = [name for name in inspect.signature(tqdm.__init__).parameters if name not in ("self", "iterable", "kwargs")]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+            raise UserError(f"a progress bar has no {name!r}; {meant}")
 
 
 def check_values(

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -21,7 +22,17 @@ import platformdirs
 
 __all__ = [
     *("END_SIGNALS", "TIME_SIGNALS", "WINDOWS"),
-    *("command_line", "give_back", "peak_memory", "print_any_script", "quoted", "replace", "user_cache", "wait_briefly"),
+    *(
+        "activation",
+        "command_line",
+        "give_back",
+        "peak_memory",
+        "print_any_script",
+        "quoted",
+        "replace",
+        "user_cache",
+        "wait_briefly",
+    ),
 ]
 
 #: Windows deletes and replaces no file that is open, and its shells quote in their own way.
@@ -82,6 +93,18 @@ def quoted(argument: str) -> str:
 def command_line(arguments: Sequence[str]) -> str:
     """A command as it is typed in this system's shell."""
     return " ".join(map(quoted, arguments))
+
+
+def activation() -> str:
+    """The command by which ``python`` becomes this environment's; empty where it is, and outside of environments."""
+    own = Path(sys.executable).parent
+    if sys.prefix == sys.base_prefix or Path(shutil.which("python") or "").parent == own:
+        return ""
+    script = own / ("Activate.ps1" if sys.platform == "win32" else "activate")
+    if not script.is_file():
+        return ""
+    here = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    return str(here) if sys.platform == "win32" else f"source {quoted(str(here))}"
 
 
 def wait_briefly() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deproj.process.errors import UserError
-from deproj.process.system import command_line, quoted
+from deproj.process.system import activation, command_line, quoted
 from deproj.runs.folder import RunFolder
 from deproj.settings.compose import compose_config, differences
 from deproj.settings.messages import typed
@@ -61,6 +61,8 @@ def next_steps(run: RunFolder) -> str:
     folder = here.path.as_posix()
     draw, report = ["deproj.generate", folder, "cat, maid"], ["deproj.report", folder]
     lines = [command_line(["python", "-m", *draw]), evaluate_again(here), command_line(["python", "-m", *report])]
+    if first := activation():
+        lines.insert(0, first)
     return "\n  ".join(["To draw from it, measure it on more prompts, and see it on a page:", *lines])
 
 

@@ -137,19 +137,19 @@ def listed(folders: Iterable[Path]) -> list[Listed]:
 
 
 def best_first(rows: list[Listed]) -> list[Listed]:
-    """The rows by their composed fidelity, else by their conditioning error, else by their loss; what has none comes last.
+    """The rows by their composed fidelity, of equal or no fidelity by their conditioning error, else by their loss; what has
+    none comes last.
 
     Losses of several selections or objectives, whose states they weigh differently, order nothing.
     """
     lost = [row.settings for row in rows if row.loss is not None]
     of = {frozenset((key, str(value)) for key, value in found.items() if key in LOSSES or key.startswith(OWN)) for found in lost}
 
-    def worth(row: Listed) -> tuple[int, float]:
+    def worth(row: Listed) -> tuple[int, float, float]:
         fidelity, error = row.measures
-        found = -fidelity if fidelity is not None else error
-        if found is not None:
-            return 0, found
-        return (1, row.loss) if row.loss is not None and len(of) == 1 else (2, 0.0)
+        if fidelity is not None or error is not None:
+            return 0, -(fidelity or 0.0), error or 0.0
+        return (1, row.loss, 0.0) if row.loss is not None and len(of) == 1 else (2, 0.0, 0.0)
 
     return sorted(rows, key=worth)
 

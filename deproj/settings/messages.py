@@ -14,7 +14,7 @@ from deproj.settings.described import described
 from deproj.settings.mistakes import unknown
 from deproj.settings.shipped import CONF
 
-__all__ = ["all_keys", "explain", "typed"]
+__all__ = ["all_keys", "explain", "readable", "typed"]
 
 
 def all_keys() -> set[str]:
@@ -43,10 +43,18 @@ def all_keys() -> set[str]:
 def typed(key: str, value: Any) -> str:
     """A setting as it is typed in a shell, whatever signs its value holds."""
     text = "null" if value is None else str(value)
-    if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
+    if isinstance(value, str) and not re.fullmatch(r"[\w/.:+-]+( [\w/.:+-]+)*", text):
         escaped = re.sub(r"(\\*)('|\Z)", r"\1\1\2", text).replace("'", "\\'")  # Hydra reads \\ as \ before a quote only
         text = f"'{escaped}'"
     return quoted(f"{key}={text}")
+
+
+def readable(argument: str) -> str:
+    """An argument as Hydra reads it: letters beyond ASCII, as of a file's name, it takes in quotes alone."""
+    key, equals, value = argument.partition("=")
+    if not equals or value.isascii() or value != value.strip() or re.search(r"[,()\[\]{}'\"=$\\]", value):
+        return argument
+    return f"{key}='{value}'"
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:
@@ -67,7 +75,9 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         more = " (others come with pip install 'deproj[sweeps]')" if group.startswith("hydra/") else ""
         return f"unknown {group}={choice}; allowed: {', '.join(options)}{more}."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match.group(1)} is several values, which is a sweep: add -m."
+        key, _, values = match.group(1).partition("=")
+        one = "; one logger is taken, and metrics.csv is written beside it" if key == "logger" else ""
+        return f"{key}={values} is several values, which is a sweep: add -m{one}."
     if match := re.search(r"Could not override '([^']+)'", text):
         return unknown(match.group(1), all_keys())
     if isinstance(error, HydraException) and error.__cause__ is not None and "Could not" not in text:

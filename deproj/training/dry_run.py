@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.training.settings import RunSettings
@@ -40,7 +41,7 @@ def tell_plan(config: dict[str, Any], path: Path | None) -> None:
         from deproj.training.checkpoints import Behind
         from deproj.training.parts import Parts, measured_prompts
         from deproj.training.place import Place
-        from deproj.training.same_captions import check_captions
+        from deproj.training.same_captions import check_captions, tell_of_strange_words
 
         quiet_libraries()
         place = Place.of(chosen, data.batch_size, None)
@@ -49,6 +50,7 @@ def tell_plan(config: dict[str, Any], path: Path | None) -> None:
         if parts.data.source.said is None:
             print("Captions: the pixel world's own.")
         check_captions(parts.data.source, folder, before.steps)
+        tell_of_strange_words(parts.data.source, StableDiffusion(chosen.sd), parts.encoder.inversions)
         measured_prompts(parts.data.source, chosen.evaluate)  # which tells where there are too few
         planned = parts.data.planned()
         encoding, training = seconds(parts, data)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
+from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.process.interruption import Interruption
 from deproj.process.progress import SILENT, Progress
 from deproj.process.quiet import quiet_libraries
 from deproj.runs.folder import RunFolder
 from deproj.training.clock import Clock
-from deproj.training.same_captions import check_captions, note_captions, tell_of_changed_captions
+from deproj.training.same_captions import check_captions, note_captions, tell_of_changed_captions, tell_of_strange_words
 from deproj.training.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def run(
         prompts: list[str] = []
         if place.first:
             check_captions(parts.data.source, folder, before.steps)
+            tell_of_strange_words(parts.data.source, StableDiffusion(chosen.sd), parts.encoder.inversions)
             prompts = measured_prompts(parts.data.source, chosen.evaluate)
         clock.lap("loading")
         parts.data.setup(progress=progress)

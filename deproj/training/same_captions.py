@@ -1,7 +1,10 @@
-"""Which captions a run began with, and that it goes on with no others."""
+"""Which captions a run began with, that it goes on with no others, and whether its world knows their words."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from deproj.process.errors import UserError
@@ -10,9 +13,13 @@ from deproj.runs.records import CaptionsRecord
 if TYPE_CHECKING:
     from deproj.data.settings import DataSettings
     from deproj.data.sources import PromptSource
+    from deproj.draw.stable_diffusion import StableDiffusion
     from deproj.runs.folder import RunFolder
 
-__all__ = ["check_captions", "note_captions", "tell_of_changed_captions"]
+__all__ = ["check_captions", "note_captions", "tell_of_changed_captions", "tell_of_strange_words"]
+
+#: So many captions are looked at, and so many words named.
+LOOKED, NAMED = 1000, 4
 
 
 def check_captions(source: PromptSource, folder: RunFolder, steps: int) -> None:
@@ -33,6 +40,24 @@ def check_captions(source: PromptSource, folder: RunFolder, steps: int) -> None:
             "Bring the old ones back, or start a new run in another folder."
         )
     print(source.said)
+
+
+def tell_of_strange_words(source: PromptSource, sd: StableDiffusion, inversions: Collection[str]) -> None:
+    """Warns of captions with words that the pixel world has never seen, which its CLIP can't tell from one another.
+
+    Args:
+        inversions: words that its text encoder knows beside its own.
+    """
+    if source.said is None or not sd.miniature:
+        return
+    texts = dict.fromkeys(islice(source.training(0), LOOKED))
+    strange = [found for text in texts if (found := [word for word in sd.never_said(text) if word not in inversions])]
+    if strange:
+        words = [repr(word) for word, _ in Counter(word for found in strange for word in found).most_common(NAMED)]
+        print(
+            f"warning: {len(strange)} of {len(texts)} captions have words that the pixel world has never seen, as "
+            f"{', '.join(words)}. It can only draw {sd.words}; for other captions take sd=sd15."
+        )
 
 
 def note_captions(source: PromptSource, folder: RunFolder) -> None:

@@ -247,6 +247,8 @@ def tell(sweep: Path) -> bool:
         measured = any(row["composed/fidelity"] != "" or row["composed/conditioning_error"] != "" for row in found)
         what, command = ("compare them on a page", "report") if measured else ("measure them", "evaluate")
         print(f"To {what}: {command_line(['python', '-m', f'deproj.{command}', str(sweep)])}")
+    if any(path.name.endswith(".wandb") and path.parent.name.startswith("offline-run-") for path in below(sweep)):
+        print(f"To send its W&B runs later, all at once: {command_line(['python', '-m', 'deproj.runs', str(sweep), '--sync'])}")
     if not left:
         return True
     for row in left:
@@ -256,5 +258,6 @@ def tell(sweep: Path) -> bool:
         print(f"  {row['folder']} ({chosen}) {row['state']}{why}", file=sys.stderr)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
     command = f"{command_line(['python', '-m', 'deproj.train', *given])} {typed('hydra.sweep.dir', str(sweep))}"
-    print(f"Each has its log in its folder. To run just these again, and what has not begun: {command}", file=sys.stderr)
+    again = "To run just these again, and what has not begun, once what is wrong with them is mended"
+    print(f"Each has its log in its folder. {again}: {command}", file=sys.stderr)
     return False

@@ -62,6 +62,10 @@ def test_prompts_embeddings_and_pictures_say_the_same(pipe: DeprojectorPipeline,
     assert torch.allclose(mixed, embedded[1] + 2 * (pipe.encoder.embed(["red hair"])[0] - empty), atol=1e-4)
 
 
+def test_one_prompt_is_a_list_of_one(pipe: DeprojectorPipeline):
+    assert torch.equal(pipe.embed("cat, maid"), pipe.embed(["cat, maid"]))
+
+
 def test_the_empty_negative_is_the_true_empty_prompt(pipe: DeprojectorPipeline):
     true = pipe.encoder.empty.states[0]
     for nothing in (None, "", [" , ", ""], '""'):

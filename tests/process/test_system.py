@@ -28,7 +28,7 @@ from deproj.process.errors import run_command
 from deproj.process.files import alone, write_whole
 from deproj.process.interruption import Interruption
 from deproj.process.machine import multiplies_bfloat16
-from deproj.settings.messages import typed
+from deproj.settings.messages import readable, typed
 
 ROOT = Path(__file__).parents[2]
 #: Names that are missing on one system or another, and the only module that may hold them.
@@ -217,7 +217,7 @@ def test_commands_are_quoted_as_the_system_takes_them(argument: str, posix: str,
 )
 def test_a_setting_as_typed_is_read_back(value: str):
     """By a shell, then by Hydra."""
-    (argument,) = shlex.split(typed("resume", value))
+    argument = readable(*shlex.split(typed("resume", value)))
     read: Any = OverridesParser.create().parse_override(argument).value()
     assert getattr(read, "text", read) == value
 
