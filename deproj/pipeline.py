@@ -257,8 +257,12 @@ class DeprojectorPipeline:
         """Prompts as expressions."""
         return [expression_of(prompt).with_pictures(pictures or {}, self.encoder.inversions) for prompt in prompts]
 
-    def cautions(self, expressions: Sequence[Expression], embedding: Tensor) -> list[str]:
-        """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence."""
+    def cautions(self, expressions: Sequence[Expression], embedding: Tensor, vocabulary: bool = True) -> list[str]:
+        """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence.
+
+        Args:
+            vocabulary: whether the words that the world knows are listed where others are used.
+        """
         said = []
         texts = {atom.text: None for expression in expressions for _, atom in expression.terms if isinstance(atom, Text)}
         for words, cut in zip(texts, self.encoder.tokenize(list(texts))[1].tolist(), strict=True):
@@ -266,7 +270,8 @@ class DeprojectorPipeline:
                 said.append(f"{shorten(words)!r} is longer than {PLACES} tokens; the rest of it is not seen.")
         strange = [word for word in self.world.never_said(" ".join(texts)) if word not in self.encoder.inversions]
         if strange := [word for word in strange if not hints_at([word.upper()])]:  # a mark such as BREAK is told as such
-            said.append(f"the pixel world has never seen {', '.join(map(repr, strange[:6]))}; its words: {self.world.words}.")
+            known = f"; its words: {self.world.words}" * vocabulary
+            said.append(f"the pixel world has never seen {', '.join(repr(shorten(word)) for word in strange[:6])}{known}.")
         if self.model.distance is not None:
             for expression, far in zip(expressions, self.model.distance(embedding).tolist(), strict=True):
                 if far > FAR:

@@ -250,6 +250,43 @@ def test_the_history_brings_a_picture_back(pipe: DeprojectorPipeline, photo: Ima
     assert page.recalled(history, SimpleNamespace(index=1))[0] is None
 
 
+def test_settings_in_a_line():
+    settings = replace(START, prompts=rows("cat", "", "red hair"), seed=7, strength=0.5, to="1boy", strip=True)
+    assert settings.brief(START) == "cat + red hair, to 1boy, the whole way, seed 7, strength 0.5"
+    assert replace(START, prompts=rows()).brief(START) == "the picture"
+
+
+def test_a_picture_drawn_with_another_says_that_it_lacks_it(
+    pipe: DeprojectorPipeline, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import gradio as gr
+
+    from deproj.demo.page import WITHOUT, Page
+
+    warned: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda said, **_: warned.append(said))
+    page = Page({"a": pipe}, tmp_path)
+    for given in (None, photo):
+        (path,) = drawn({"a": pipe}, tmp_path, given, prompts=rows("cat, maid")).files["a"]
+        assert page.restored(str(path))[1] == "cat, maid"
+    assert warned == [WITHOUT]
+
+
+def test_a_picture_of_another_program_says_what_it_shows(pipe: DeprojectorPipeline, tmp_path: Path):
+    import gradio as gr
+    from PIL.PngImagePlugin import PngInfo
+
+    from deproj.demo.page import Page
+
+    notes = PngInfo()
+    notes.add_text("parameters", "a dog\nNegative prompt: cat\nSteps: 20")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=notes)
+    with pytest.raises(
+        gr.Error, match="^'This file says .* as A1111's web interface does, not as deproj does; its prompt: a dog"
+    ):
+        Page({"a": pipe}, tmp_path).restored(str(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize(
     ("prompt", "longer"),
     [
@@ -401,6 +438,11 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
         page.wait_for_function("location.search.includes('strength=0.5')")
         strength.fill("1")
         changes(lambda: strength.press("Enter"))
+        slider = page.locator("input[type=range][aria-label='range slider for guidance']")
+        slider.focus()
+        changes(lambda: slider.press("ArrowRight"))
+        page.wait_for_function("location.search.includes('guidance=3.5')")
+        changes(lambda: slider.press("ArrowLeft"))
         page.get_by_text("words that this world knows").click()
         changes(lambda: page.get_by_text("in forest", exact=True).click())
         assert prompt.input_value() == "1girl, red hair, in forest"
@@ -437,6 +479,7 @@ def test_the_page_in_a_browser(width: int, height: int, address: str, tmp_path: 
         page.evaluate(DROP)
         page.wait_for_function("document.querySelector('#prompt textarea, #prompt input').value == '1boy, in forest'")
         page.wait_for_function("document.querySelectorAll('#problem p').length == 0")
+        assert page.locator("#history .caption-label").nth(0).inner_text() == "1boy, in forest"
         page.locator("#history img").nth(4).click()
         page.wait_for_function("document.querySelector('#prompt textarea, #prompt input').value == '1girl, red hair'")
         page.goto(link)

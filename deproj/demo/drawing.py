@@ -123,7 +123,7 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
     for name in settings.models:
         pipe = pipes[name]
         embedded = pipe.embed(expressions)
-        said += pipe.cautions(expressions, embedded)
+        said += pipe.cautions(expressions, embedded, vocabulary=False)
         states = pipe.blend(expressions, embedded, settings.strength).repeat_interleave(each, 0)
         files[name] = write(pipe, states, stamp_of(pipe, name, settings, picture), query, seeds, folder)
     if picture is not None:

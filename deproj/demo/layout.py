@@ -21,14 +21,26 @@ HEAD = '<link rel="icon" href="./favicon.ico">'
 
 STYLE = """
 .stale img { opacity: .3; filter: grayscale(1); }
-#problem p { color: #b00020; white-space: pre-wrap; overflow-wrap: anywhere; }
+#page { display: grid; grid-template: "asking outputs" auto "details outputs" 1fr / minmax(320px, 2fr) 3fr; }
+@media (max-width: 767px) { #page { grid-template: "asking" auto "outputs" auto "details" auto / 1fr; } }
+#asking { grid-area: asking; }
+#outputs { grid-area: outputs; }
+#details { grid-area: details; }
+#page > * { min-width: 0 !important; }
+#problem p { color: #b00020; font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 .dark #problem p { color: #ff8a80; }
 .far #problem { position: fixed; inset: 0 0 auto 0; z-index: 1000; padding: .5em 1em; background: var(--background-fill-primary);
     border-bottom: 2px solid #b00020; }
 #said p { overflow-wrap: anywhere; }
 .picture .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
-.picture .caption-label, #history .caption-label { display: none; }
-#history .grid-container { grid-template-columns: repeat(auto-fill, minmax(90px, 1fr)) !important; }
+.picture:not(.strip) .caption-label { display: none; }
+#history .grid-container { grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)) !important; }
+#history .thumbnail-item { aspect-ratio: auto; height: auto; border-color: transparent !important; box-shadow: none !important; }
+#history .thumbnail-item img { aspect-ratio: 1; height: auto; }
+.picture .thumbnails:not(:has(button ~ button)), .picture .preview .caption { display: none; }
+.picture .media-button:not(:has(~ * button ~ button)) { height: 100% !important; }
+#history .caption-label { position: static; display: block; max-width: none; padding: 2px; font-size: 12px; line-height: 1.25;
+    white-space: normal; overflow-wrap: anywhere; text-align: left; background: none; color: var(--body-text-color); border: 0; }
 #history .grid-wrap { height: auto !important; min-height: 0 !important; padding-top: 2em; }
 #problem:not(:has(p)), #said:not(:has(p)) { display: none; }
 .caption { min-height: 3.2em; }
@@ -72,7 +84,7 @@ class Asking:
 
 @dataclass(frozen=True)
 class Details:
-    """All else that can be set, under the pictures.
+    """All else that can be set: under what is asked for, or on a phone under the pictures.
 
     Attributes:
         prompts, weights: of the rows after the first, and of all rows.
@@ -98,14 +110,8 @@ class Details:
 
     @classmethod
     def placed(cls, start: Settings, models: Sequence[str], takes_pictures: bool) -> Details:
-        """Puts them on the page, in two columns where there is room."""
-        found: dict[str, Any] = {}
-        with gr.Row():
-            with gr.Column(min_width=320):
-                found |= cls.drawing(start, models)
-            with gr.Column(min_width=320):
-                found |= cls.mixing(start, takes_pictures)
-        return cls(**found)
+        """Puts them on the page."""
+        return cls(**cls.drawing(start, models), **cls.mixing(start, takes_pictures))
 
     @staticmethod
     def drawing(start: Settings, models: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +126,7 @@ class Details:
         about = ABOUT_MODELS if list(models) == list(shipped()) else None
         chosen = gr.CheckboxGroup(list(models), value=list(start.models), label="models", info=about, visible=len(models) > 1)
         restore = gr.UploadButton(
-            "Restore the settings of a downloaded picture: choose it, or drop it on the page", file_types=[".png"], size="sm",
+            "Restore the settings of a downloaded picture: choose it, or drop it on the page", file_types=["image"], size="sm",
             elem_id="restore",
         )  # fmt: skip
         found = {"seed": seed, "die": die, "count": count, "strength": strength, "guidance": guidance}
@@ -148,7 +154,7 @@ class Details:
         with gr.Accordion("from one prompt to another", open=False) as way:
             to = gr.Textbox(start.to, label="the prompt at the end")
             share = gr.Slider(0, 1, start.share, step=0.05, label="how far the way is gone")
-            strip = gr.Checkbox(start.strip, label=f"the whole way, {STEPS} pictures")
+            strip = gr.Checkbox(start.strip, label=f"the whole way, in {STEPS} pictures from one seed")
         found = {"prompts": prompts, "weights": weights, "negative": negative, "picture": picture}
         return found | {
             "picture_weight": picture_weight,
@@ -187,7 +193,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The page's right side: a row of pictures for each that draws, what is to be said, the link, and what was drawn before."""
+    """The page's right side: what is to be said, a row of pictures for each that draws, the link, and what was drawn before."""
 
     columns: list[Any]
     pictures: list[Any]
@@ -199,6 +205,7 @@ class Outputs:
     def placed(cls, rows: Sequence[str], main: str) -> Outputs:
         """Puts them on the page, two beside each other where there is room."""
         columns, pictures = [], []
+        said = gr.HTML(elem_id="said")
         with gr.Row():
             for name in rows:
                 shown = name in (main, TRUE_STATES)
@@ -206,8 +213,7 @@ class Outputs:
                     gr.Markdown(caption(name, main), elem_classes=["caption"])
                     pictures.append(pictures_of(name))
                 columns.append(column)
-        said = gr.HTML(elem_id="said")
-        link = gr.Textbox(label="link to these settings", interactive=False, elem_classes="link", buttons=["copy"])
+        link = gr.Textbox(label="link to these settings", max_lines=1, interactive=False, elem_classes="link", buttons=["copy"])
         history = gr.Gallery(
             label="drawn before", columns=6, height="auto", allow_preview=False, visible=False, elem_id="history", buttons=[]
         )

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from deproj.clip.pictures import open_picture
-from deproj.demo.drawing import PAGE, Drawn, draw
+from deproj.demo.drawing import PAGE, STEPS, Drawn, draw
 from deproj.demo.layout import Asking, Details, Inputs, Outputs
 from deproj.demo.scripts import BEGIN, LINKED, SHOW_PICTURES, SHOW_PROBLEM
 from deproj.demo.settings import ROWS, Settings
@@ -27,16 +27,19 @@ from deproj.process.errors import UserError
 
 __all__ = ["Page"]
 
+#: What is said where a picture comes back without the one that it was drawn with.
+WITHOUT = "It was drawn with a picture, which the file doesn't hold: drop that in too, under “a picture”."
 #: Settings that come back from the history at most.
 KEPT = 60
 
 
 class Entry(NamedTuple):
-    """What was drawn before: the first picture's file, the settings as a link's query, and the file of the photo in them."""
+    """What was drawn before: the first picture's file, the settings as a link's query, the photo's file, and both in words."""
 
     path: str
     query: str
     photo: str | None
+    said: str
 
 
 class Page:
@@ -68,8 +71,8 @@ class Page:
             stale = [gr.Gallery(elem_classes=["picture", "stale"])] * len(self.rows)
             return [paragraphs([str(error)], "alert"), *[gr.skip()] * len(self.rows), *stale, "", *[gr.skip()] * 3]
         query = settings.query(self.start)
-        entry = Entry(str(found.files[settings.models[0]][0]), query, photo)
-        history = [entry, *(other for other in history if other[1:] != entry[1:])][:KEPT]
+        entry = Entry(str(found.files[settings.models[0]][0]), query, photo, settings.brief(self.start))
+        history = [entry, *(other for other in history if (other.query, other.photo) != (query, photo))][:KEPT]
         return [
             "",
             *(self.column(name, found, settings.strip) for name in self.rows),
@@ -77,7 +80,7 @@ class Page:
             paragraphs(found.said, "status"),
             f"?{query}",
             history,
-            gr.Gallery(value=[(entry.path, f"the settings {entry.query}") for entry in history], visible=True),
+            gr.Gallery(value=[(entry.path, entry.said) for entry in history], visible=True),
         ]
 
     def column(self, name: str, found: Drawn, strip: bool) -> Any:
@@ -85,9 +88,12 @@ class Page:
 
     def shown(self, name: str, found: Drawn, settings: Settings) -> Any:
         told = ", ".join(prompt for prompt in settings.prompts if prompt.strip()) or "the picture"
-        files = [(str(path), f"{told}, {'by ' * (name != TRUE_STATES)}{name}") for path in found.files.get(name, [])]
-        columns = 3 if settings.strip else min(len(files), 2) or 1
-        return gr.Gallery(value=files, columns=columns, elem_classes=["picture"])
+        paths = found.files.get(name, [])
+        if settings.strip:
+            way = [(str(path), f"{k / (STEPS - 1):.0%}") for k, path in enumerate(paths)]
+            return gr.Gallery(value=way, columns=3, selected_index=None, elem_classes=["picture", "strip"])
+        files = [(str(path), f"{told}, {'by ' * (name != TRUE_STATES)}{name}") for path in paths]
+        return gr.Gallery(value=files, columns=min(len(files), 2) or 1, selected_index=None, elem_classes=["picture"])
 
     def filled(self, settings: Settings, photo: str | None = None) -> list[Any]:
         """The inputs, and the sections in which something is set, opened."""
@@ -104,8 +110,8 @@ class Page:
         return self.filled(replace(self.start, prompts=(sample[0], *[""] * (ROWS - 1))))
 
     def recalled(self, history: list[Entry], chosen: gr.SelectData) -> list[Any]:
-        _, query, photo = history[int(chosen.index)]
-        return self.filled(Settings.of_query(query, self.start, self.models), photo)
+        entry = history[int(chosen.index)]
+        return self.filled(Settings.of_query(entry.query, self.start, self.models), entry.photo)
 
     def restored(self, path: str) -> list[Any]:
         """The settings of a dropped picture: of this page, or of `deproj.generate`.
@@ -116,11 +122,16 @@ class Page:
         try:
             with Image.open(path) as image:
                 query = getattr(image, "text", {}).get(PAGE)
-            if query is not None:
-                return self.filled(Settings.of_query(query, self.start, self.models))
-            return self.filled(Settings.of_stamp(Stamp.of(Path(path)), self.start))
+            stamp = Stamp.of(Path(path))
+            if stamp.pictures:
+                gr.Warning(WITHOUT, title="Without its picture", duration=None)
+            restored = (
+                Settings.of_stamp(stamp, self.start) if query is None else Settings.of_query(query, self.start, self.models)
+            )
+            return self.filled(restored)
         except (UserError, OSError) as error:
-            raise gr.Error(str(error).replace(str(path), "This file"), title="No settings", print_exception=False) from None
+            said = f"{str(error).replace(str(path), 'This file')} A photo to draw from goes under “a picture”."
+            raise gr.Error(said, title="No settings", print_exception=False) from None
 
     # --- What it is done on -----------------------------------------------------------------------
 
@@ -129,12 +140,13 @@ class Page:
         with gr.Blocks(title="deproj", analytics_enabled=False) as page:
             history = gr.State([])
             gr.Markdown(ABOUT)
-            with gr.Row():
-                with gr.Column(scale=2, min_width=320):
+            with gr.Row(elem_id="page"):
+                with gr.Column(elem_id="asking"):
                     asking = Asking.placed(self.start, self.vocabulary)
-                with gr.Column(scale=3, min_width=320):
+                with gr.Column(elem_id="outputs"):
                     outputs = Outputs.placed(self.rows, self.models[0])
-            inputs = Inputs(asking, Details.placed(self.start, self.models, self.takes_pictures))
+                with gr.Column(elem_id="details"):
+                    inputs = Inputs(asking, Details.placed(self.start, self.models, self.takes_pictures))
             self.connect(page, history, inputs, outputs)
         page.queue(default_concurrency_limit=1)  # one picture after the other, and how many are before one's own is shown
         return page
@@ -158,7 +170,9 @@ class Page:
         details.restore.upload(self.restored, details.restore, set_anew, show_progress="hidden").success(**drawing)
         outputs.history.select(self.recalled, history, set_anew).then(**drawing)
         outputs.link.change(None, outputs.link, outputs.link, js=LINKED)
-        gr.on([asking.go.click, asking.examples.click, *(words.click for words in asking.words)], None, js=SHOW_PICTURES)
+        shows = [asking.go.click, asking.examples.click, *(words.click for words in asking.words)]
+        shows += [details.die.click, details.strip.input, outputs.history.select]
+        gr.on(shows, None, js=SHOW_PICTURES)
         asking.problem.change(None, js=SHOW_PROBLEM)
         page.load(None, js=BEGIN)
         page.load(self.opened, None, set_anew).then(**drawing)

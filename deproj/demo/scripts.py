@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["BEGIN", "LINKED", "SHOW_PICTURES", "SHOW_PROBLEM"]
 
 #: A picture that is dropped anywhere on the page, but not in the box for one, goes where settings are restored from. Enter in a
-#: slider's box of numbers draws, as in the other boxes: Gradio lets a slider be let go with the mouse alone.
+#: slider's box of numbers draws, as in the other boxes, and so does an arrow on a slider once it rests: Gradio lets a slider be
+#: let go with the mouse alone. What is wrong goes from the top of the window when it is clicked, and when anything is typed.
 BEGIN = """() => {
     document.addEventListener("dragover", event => event.preventDefault());
     document.addEventListener("drop", event => {
@@ -21,6 +22,15 @@ BEGIN = """() => {
         event.target.blur();  // by which the number counts
         setTimeout(() => document.querySelector("#go")?.click(), 100);
     });
+    let resting;
+    document.addEventListener("keyup", event => {
+        if (!event.target.matches?.("input[type=range]") || event.key === "Tab") return;
+        clearTimeout(resting);
+        resting = setTimeout(() => document.querySelector("#go")?.click(), 600);
+    });
+    const near = () => document.body.classList.remove("far");
+    document.addEventListener("input", near);
+    document.addEventListener("click", event => { if (event.target.closest?.("#problem")) near(); });
 }"""
 
 #: The link as a whole; the address is the link, so that the page comes back as it was when it is loaded again.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from deproj.draw.stamp import Stamp
 from deproj.process.errors import UserError
@@ -119,6 +119,12 @@ class Settings:
                 if least <= (number := int(given[name][0])) < below:
                     changed[name] = number
         return replace(start, **changed)
+
+    def brief(self, start: Settings) -> str:
+        """In a line: the prompts, and what else is not as at the start."""
+        named = [(name, value) for name, value in parse_qsl(self.query(start)) if name not in ("prompt", "weight")]
+        others = ["the whole way" if name == "strip" else f"{name} {value}" for name, value in named]
+        return ", ".join([" + ".join(filter(str.strip, self.prompts)) or "the picture", *others])
 
     @classmethod
     def of_stamp(cls, stamp: Stamp, start: Settings) -> Settings:

@@ -10,10 +10,7 @@ ABOUT = """# deproj
 CLIP sums up a text, or a picture, in one list of numbers: its *embedding*. Stable Diffusion draws from 77 such lists. A
 **deprojector** makes the 77 out of the one, so that embeddings can be added, mixed, and drawn."""
 
-ABOUT_MODELS = (
-    "best and small learnt what their states do to the picture; the others, named after what they were trained on and how they "
-    "were fed, are the article's."
-)
+ABOUT_MODELS = "best and small are made for good pictures. The others are the experiments of the article that this began with."
 
 EXAMPLES = ("cat, maid", "1girl, red hair, blue eye, black skirt", "1boy, 1girl, in class room", "cat maid | 1boy @ 0.4")
 

@@ -105,11 +105,16 @@ class Stamp:
         try:
             with Image.open(path) as image:
                 image.load()
-                content = getattr(image, "text", {}).get(KEY)
+                content, other = (getattr(image, "text", {}).get(key) for key in (KEY, "parameters"))
         except FileNotFoundError:
             raise UserError(f"there is no picture {path}.") from None
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
+        if content is None and other is not None:
+            prompt = str(other).splitlines()[0][:200]
+            raise UserError(
+                f"{path} says what it was made of as A1111's web interface does, not as deproj does; its prompt: {prompt}"
+            )
         if content is None:
             raise UserError(
                 f"{path} doesn't say what it was made of; it is no PNG that deproj.generate wrote, or was changed since."
