@@ -106,6 +106,7 @@ TABLES = {
             *(Kept(f"small, {name}", f"past_the_article/states-{name}-*") for name in SELECTIONS),
             *(Kept(f"small through the U-Net, {name}", f"past_the_article/conditioning-{name}-*") for name in SELECTIONS),
             Kept("the same from pictures, all", "past_the_article/pictures-*"),
+            Kept("6.2 M on states, all", "past_the_article/large-*"),
             Kept("`small`, fifty minutes", "best/small-*"),
             Kept("`best`, eighty minutes", "best/best-*"),
         ),

@@ -111,9 +111,9 @@ class Stamp:
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
         if content is None and other is not None:
-            prompt = str(other).splitlines()[0][:200]
+            prompt = (str(other).splitlines() or [""])[0][:200]
             raise UserError(
-                f"{path} says what it was made of as A1111's web interface does, not as deproj does; its prompt: {prompt}"
+                f"{path} says what it was made of as A1111's web interface does, not as deproj does; its prompt: “{prompt}”."
             )
         if content is None:
             raise UserError(
