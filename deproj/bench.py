@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path, write_whole
 from deproj.process.progress import Progress, progress_here
@@ -31,7 +32,7 @@ lengths, of which five stand for all; the plain loop and the other peers compute
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deproj.bench", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under a minute: less of the real size, no memory")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only what has this in its name, such as 'train pixel'; no memory"

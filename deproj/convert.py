@@ -6,7 +6,6 @@ Of the reference's many variants we build one (`LSTMDeprojector`); any other is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
 import sys
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 
@@ -138,7 +138,7 @@ def convert(source: str | Path) -> LSTMDeprojector:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deproj.convert", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.convert", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="checkpoint folder of the reference")
     parser.add_argument("destination", type=named_path, help="new folder for our config.json and model.safetensors")
     args = parser.parse_args()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deproj.data.settings import DataSettings
 from deproj.draw.stable_diffusion import StableDiffusion
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 from deproj.process.progress import Progress, progress_here
@@ -271,7 +272,7 @@ def cell(result: Evaluation, kind: str, measure: str) -> str:
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deproj.evaluate", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.evaluate", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     runs = "runs, sweeps, and models by folder, hub id or short name; each run's folder gets an evaluation.json"
     add("runs", nargs="*", type=Path, metavar="RUN", help=runs)

@@ -8,7 +8,6 @@ the pipeline's weights are also in OUT/model.safetensors, in the layout that che
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deproj.pixel import WEIGHTS
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 from deproj.process.system import quoted, replace
@@ -164,7 +164,7 @@ def make_pipeline(shapes: Shapes, tokenizer: Any, text_encoder: Any, folder: Pat
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deproj.fullsize", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.fullsize", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=named_path, metavar="OUT", help=f"a new folder; it will hold {SIZE / 1e9:.1f} GB")
     parser.add_argument(
         "--single-file", action="store_true", help=f"also OUT/model.safetensors as on the web, {SIZE_OF_FILE / 1e9:.1f} GB more"

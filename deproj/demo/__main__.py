@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deproj.model.store import shipped
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.network import without_proxies
 from deproj.process.progress import progress_here
@@ -27,7 +28,7 @@ __all__: list[str] = []
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.demo", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("models", nargs="*", metavar="MODEL", help="runs, exported models, hub ids, the main one first (those that ship)")
     sds = "pixel, or the folder, .safetensors file or hub id of a Stable Diffusion 1.x (what the main model was trained for)"

@@ -20,6 +20,7 @@ from deproj.expression import between, hints_at
 from deproj.generate.asked import Asked, check, check_order, check_pictures, repeated
 from deproj.generate.drawing import Drawing, is_grey, reference_row, true_states, use_sampler
 from deproj.generate.files import first_free, numbered, pictures_of, save_conditioning, sheets_of, writable
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path
 from deproj.process.letters import typed_text
@@ -137,7 +138,7 @@ def sd_of(args: argparse.Namespace) -> SdSettings:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m deproj.generate",
         description=(__doc__ or "").splitlines()[0],
         epilog="Prompts that begin with - stand after --, and a negative one behind =: --negative=-cat -- '-red hair'. "

@@ -7,7 +7,6 @@ used where there is one. The figures of the build are written to ``figures.json`
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import random
@@ -30,6 +29,7 @@ from deproj.pixel.colours import two_coloured
 from deproj.pixel.reader import Reader
 from deproj.pixel.redraw import redraw
 from deproj.pixel.training import LossOf, Rng, cosine, fit
+from deproj.process.arguments import Parser
 from deproj.process.files import named_path, write_checksums
 from deproj.texts.benchmark import PROMPTS
 
@@ -414,7 +414,7 @@ STEPS = {"tokenizer": 0, "clip": 2500, "reader": 800, "vae": 3500, "draft": 4300
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m deproj.pixel.build", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m deproj.pixel.build", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=named_path, default=WEIGHTS, help="pipeline folder (default: the shipped one)")
     parser.add_argument("--work", type=Path, default=Path("build/pixel"), help="checkpoints of the stages")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these stages")

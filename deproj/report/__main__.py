@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path, write_whole
 from deproj.process.progress import Progress, progress_here
@@ -24,7 +25,7 @@ __all__: list[str] = []
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deproj.report", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m deproj.report", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("folders", nargs="+", type=Path, metavar="FOLDER", help="runs, sweeps, baselines and measured models")
     add("--against", metavar="SETTING", help='differences are to this one, as in "all, batch" (the first of the tables)')

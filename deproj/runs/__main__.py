@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
+from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.runs.listing import listed, table
 
@@ -62,7 +62,7 @@ def sync(folders: list[Path]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deproj.runs", description=(__doc__ or "").replace("``", ""))
+    parser = Parser(prog="python -m deproj.runs", description=(__doc__ or "").replace("``", ""))
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs and sweeps (runs/ and sweeps/)")
     parser.add_argument("--sync", action="store_true", help="sends the W&B runs in them that are stored offline")
     args = parser.parse_args()

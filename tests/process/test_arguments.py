@@ -1,0 +1,48 @@
+"""Mistakes in options: a line each, with what was likely meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deproj.process.arguments import ELSEWHERE, Parser
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser(prog="python -m deproj.generate")
+    parser.add_argument("model")
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--baseline", choices=["mean", "ridge"])
+    parser.add_argument("--between", nargs=2)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["best", "--cfg", "7"], "there is no option --cfg. Did you mean --guidance?"),
+        (["best", "--CFG_scale=7"], "there is no option --CFG_scale. Did you mean --guidance?"),
+        (["best", "--guidence", "7"], "there is no option --guidence. Did you mean --guidance?"),
+        (["best", "--sampling-steps", "7"], "there is no option --sampling-steps."),
+        (["best", "more"], "more is one argument too many."),
+        (["best", "--guidance", "x"], "--guidance is a number; got 'x'."),
+        (["best", "--count", "1.5"], "--count is a whole number; got '1.5'."),
+        (["best", "--baseline", "rigde"], "--baseline is one of mean, ridge; got 'rigde'. Did you mean ridge?"),
+        (["best", "--between", "cat"], "--between: expected 2 arguments."),
+        ([], "the following arguments are required: model."),
+    ],
+)
+def test_a_mistake_is_a_line(arguments: list[str], said: str, parser: Parser, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {said} python -m deproj.generate --help explains the options.\n"
+
+
+def test_what_other_programs_say_is_no_option_here(parser: Parser):
+    own = {option for action in parser._actions for option in action.option_strings}
+    assert not own & ELSEWHERE.keys()
