@@ -16,7 +16,7 @@ train: $(READY) ## train a deprojector in the pixel world and draw the benchmark
 demo: $(READY) ## open a page in the browser: prompts and pictures to pictures, in the pixel world
 	$(BIN)/python -m deproj.demo
 
-test: $(READY) ## run the tests (10 minutes at most)
+test: $(READY) ## run the tests (a quarter of an hour)
 	$(BIN)/python -m pytest
 
 soak: $(READY) ## run the long trials (kills at random, a million prompts; two to three hours)

@@ -17,6 +17,7 @@ from deproj.process.files import alone
 from deproj.runs.__main__ import main
 from deproj.runs.folder import RunFolder
 from deproj.runs.listing import Listed, best_first, listed, table
+from deproj.runs.records import JobRecord
 
 Train = Callable[..., Ended]
 RUNS = Path(__file__).parents[1] / "experiments" / "recursive_input" / "runs"
@@ -106,6 +107,14 @@ def test_a_hundred_in_three_seconds(tmp_path: Path):
     assert time.perf_counter() - begun < 3
     assert "runs: 100 runs, 100 done" in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_job_that_never_began_is_told_as_the_others(tmp_path: Path):
+    settings = {"selection": "all", "feed": "batch", "model": "lstm", "seed": 0, "data.size": "200", "data.split": "7"}
+    run = RunFolder(tmp_path / "1-split=7")
+    run.write(run.job, JobRecord(1, settings | {"logger": "tensorboard", "evaluate": "2", "render": "off"}, "failed", "too much"))
+    (row,) = listed([tmp_path])
+    assert row.settings == {"selection": "all", "feed": "batch", "seed": 0, "data.size": 200, "data.split": 7}
 
 
 def test_nothing_to_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
             return f"{arguments} is one argument too many"
         known = [option for option in self._option_string_actions if option.startswith("--")]
         same = [option for option in ELSEWHERE.get(flag.lower().replace("_", "-"), ()) if option in known]
+        if not flag.startswith("--"):
+            return f"there is no option {flag}. A prompt that begins with - stands after --: -- '{arguments}'"
         return f"there is no option {flag}.{f' Did you mean {same[0]}?' if same else meant(flag, known)}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deproj.settings.compose import compose_config, differences
 
-__all__ = ["default_settings", "distinguishing"]
+__all__ = ["default_settings", "distinguishes", "distinguishing"]
 
 #: What does not distinguish settings: where and how long it ran, how it was shown, and its seed.
 NO_SETTING = (

@@ -12,7 +12,7 @@ import yaml
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below
-from deproj.runs.distinguishing import default_settings, distinguishing
+from deproj.runs.distinguishing import default_settings, distinguishes, distinguishing
 from deproj.runs.folder import RunFolder
 from deproj.settings.earlier import completed
 
@@ -87,10 +87,25 @@ def glanced(run: RunFolder) -> dict[str, Any]:
     return completed(content)
 
 
+def as_read(value: Any) -> Any:
+    """A value that was typed, as its YAML file would be read."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+
+
 def settings_of(run: RunFolder, defaults: dict[str, Any]) -> dict[str, Any]:
     """What a run's settings are by name; those of a job that has never begun are its record's."""
     if not run.is_run:
-        return {key: value for key, value in run.read_job().settings.items() if value is not None}
+        own, usual = run.read_job().settings, defaults["choices"]
+
+        def told(key: str) -> bool:
+            if key in usual:
+                return key in ("selection", "feed") or (key in ("model", "objective", "sd") and own[key] != usual[key])
+            return key == "seed" or distinguishes(key)
+
+        return {key: as_read(value) for key, value in own.items() if value is not None and told(key)}
     config = glanced(run)
     choices = config["choices"]
     chosen = {group: choices[group] for group in ("selection", "feed")}

@@ -13,6 +13,7 @@ from deproj.process.arguments import ELSEWHERE, Parser
 def parser() -> Parser:
     parser = Parser(prog="python -m deproj.generate")
     parser.add_argument("model")
+    parser.add_argument("prompts", nargs="*")
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--count", type=int)
     parser.add_argument("--out", type=Path)
@@ -28,7 +29,10 @@ def parser() -> Parser:
         (["best", "--CFG_scale=7"], "there is no option --CFG_scale. Did you mean --guidance?"),
         (["best", "--guidence", "7"], "there is no option --guidence. Did you mean --guidance?"),
         (["best", "--sampling-steps", "7"], "there is no option --sampling-steps."),
-        (["best", "more"], "more is one argument too many."),
+        (
+            ["best", "cat", "-red", "hair"],
+            "there is no option -red. A prompt that begins with - stands after --: -- '-red hair'.",
+        ),
         (["best", "--guidance", "x"], "--guidance is a number; got 'x'."),
         (["best", "--count", "1.5"], "--count is a whole number; got '1.5'."),
         (["best", "--baseline", "rigde"], "--baseline is one of mean, ridge; got 'rigde'. Did you mean ridge?"),
