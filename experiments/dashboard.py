@@ -72,7 +72,8 @@ def build(entity: str, project: str, name: str = "Deprojectors") -> ws.Workspace
         "Evaluations": [wr.WeavePanelSummaryTable(table_name="evaluation")],
         "True states": [pictures("true_states", prompt) for prompt in PROMPTS],
     }
-    columns = ["summary:epoch", "summary:val_loss", "summary:seconds", "summary:samples_per_second", "summary:parameters"]
+    columns = ["summary:best/epoch", "summary:best/val/loss"]
+    columns += [f"summary:run/{name}" for name in ("seconds", "samples_per_second", "parameters")]
     columns += [f"config:{key}" for key in ("choices.value.selection", "choices.value.feed", "choices.value.model", "seed.value")]
     columns += [f"summary:{kind}/{measure}" for measure in ("conditioning_error", "fidelity") for kind in ("single", "composed")]
     return ws.Workspace(

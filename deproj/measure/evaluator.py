@@ -45,7 +45,8 @@ def evaluation_prompts(source: PromptSource, count: int, seed: int) -> list[str]
     """Held-out prompts with commas between their parts."""
     prompts = source.composed(count, seed)
     if len(prompts) < count:
-        print(f"There are only {len(prompts)} held-out prompts; all of them are used.")
+        there = f"only {len(prompts)} held-out prompts; all of them are used" if prompts else "no held-out prompts"
+        print(f"There are {there}.")
     return prompts
 
 

@@ -66,13 +66,13 @@ def ended(parts: Parts, folder: RunFolder, result: RunResult) -> dict[str, Any]:
     curve, training = folder.learning_curve(), result.phases.get("training") or 0.0
     samples = result.epochs * len(parts.data.train or ())
     return {
-        "epoch": min(curve, key=lambda point: point[1])[0] if curve else result.epochs,
-        "val_loss": result.val_loss,
-        "epochs": result.epochs,
-        "seconds": result.seconds,
-        "samples_per_second": round(samples / training, 1) if training else 0.0,
-        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
-        "command": train_again(folder.read_config()),
+        "best/epoch": min(curve, key=lambda point: point[1])[0] if curve else result.epochs,
+        "best/val/loss": result.val_loss,
+        "run/epochs": result.epochs,
+        "run/seconds": result.seconds,
+        "run/samples_per_second": round(samples / training, 1) if training else 0.0,
+        "run/parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
+        "run/command": train_again(folder.read_config()),
     }
 
 

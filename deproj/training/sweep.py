@@ -97,7 +97,7 @@ def rows(sweep: Path) -> list[dict[str, Any]]:
 
 def row_of(sweep: Path, run: RunFolder, job: JobRecord) -> dict[str, Any]:
     row: dict[str, Any] = {"number": job.number, "folder": run.path.relative_to(sweep).as_posix(), **job.settings}
-    row |= {"state": job.state, "val_loss": "", "epochs": "", "seconds": ""}
+    row |= {"state": job.state, "val/loss": "", "epochs": "", "seconds": ""}
     row |= {f"{kind}/{name}": "" for kind in KINDS for name in MEASURES}
     if job.state == "done":
         try:
@@ -122,7 +122,7 @@ def rows_with(sweep: Path, changed: RunFolder) -> list[dict[str, Any]]:
 def results(run: RunFolder) -> dict[str, Any]:
     """The columns of the index for a job that is done."""
     result = run.read_result()
-    found: dict[str, Any] = {"val_loss": result.val_loss, "epochs": result.epochs, "seconds": result.seconds}
+    found: dict[str, Any] = {"val/loss": result.val_loss, "epochs": result.epochs, "seconds": result.seconds}
     if run.evaluation().exists():
         values = run.read_evaluation().values
         found |= {f"{kind}/{name}": values.get(f"{kind}/{name}", "") for kind in KINDS for name in MEASURES}

@@ -62,8 +62,6 @@ class TensorBoardDashboard(TensorBoardLogger, Dashboard):
 
     @rank_zero_only
     def summary(self, told: Mapping[str, Any], measures: Mapping[str, float]) -> None:
-        of_best = ("epoch", "val_loss")  # the others are the whole run's
-        told = {f"{'best' if name in of_best else 'run'}/{name}": value for name, value in told.items()}
         numbers = {name: value for name, value in told.items() if isinstance(value, int | float)} | dict(measures)
         for part in hparams(self.settings, dict.fromkeys(numbers, 0.0)):
             self.experiment._get_file_writer().add_summary(part)  # `add_hparams` would make another run of it

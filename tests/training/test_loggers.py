@@ -117,9 +117,17 @@ def test_wandb_holds_metrics_pictures_evaluation_model_and_config(train: Train, 
     assert about.run_group == "", "no sweep"
     assert about.job_type == "train"
     told = {item.key or ".".join(item.nested_key): item.value_json for entry in read for item in entry.summary.update}
-    assert {"epoch", "val_loss", "epochs", "seconds", "samples_per_second", "parameters", "command"} <= set(told)
-    assert told["epoch"] == "1"
-    assert "python -m deproj.train" in told["command"]
+    assert {
+        "best/epoch",
+        "best/val/loss",
+        "run/epochs",
+        "run/seconds",
+        "run/samples_per_second",
+        "run/parameters",
+        "run/command",
+    } <= set(told)
+    assert told["best/epoch"] == "1"
+    assert "python -m deproj.train" in told["run/command"]
     assert set(about.tags) == {"eos_onward", "recursive", "lstm", "states", "pixel"}
     config = nested(about.config.update)
     assert config["selection"] == {"_target_": "deproj.selection.EosOnward"}
@@ -325,7 +333,7 @@ def test_tensorboard_shows_the_same(train: Train, tmp_path: Path):
     assert len(events.Scalars("val/loss")) == 3
     assert [event.value for event in events.Scalars("epoch")][-1] >= 3, "counted from 1"
     assert not any(" " in tag for tag in events.Tags()["scalars"])
-    assert {"composed/conditioning_error", "best/val_loss", "run/parameters", "learning_rate"} <= set(events.Tags()["scalars"])
+    assert {"composed/conditioning_error", "best/val/loss", "run/parameters", "learning_rate"} <= set(events.Tags()["scalars"])
     assert "_hparams_/session_start_info" in events.summary_metadata, "the HPARAMS tab has the run"
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps == sorted(set(steps)), "no step twice"

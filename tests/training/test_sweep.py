@@ -37,7 +37,7 @@ def test_a_sweep_is_indexed_and_skips_what_is_done(train: Train, tmp_path: Path)
         ("1", "words_eos_reversed", "batch", "0", "done"),
     ]
     for row in rows:
-        assert float(row["val_loss"]) > 0
+        assert float(row["val/loss"]) > 0
         assert float(row["seconds"]) > 0
         assert 0 <= float(row["composed/fidelity"]) <= 1
         assert float(row["single/conditioning_error"]) > 0
@@ -370,7 +370,7 @@ def test_optuna_searches(train: Train, tmp_path: Path):
     rows = index(tmp_path / "sweep")
     assert len({row["optimizer.learning_rate"] for row in rows}) == 3
     best = (tmp_path / "sweep" / "optimization_results.yaml").read_text(encoding="utf-8")
-    assert str(min(float(row["val_loss"]) for row in rows)) in best
+    assert str(min(float(row["val/loss"]) for row in rows)) in best
     assert train(*search).out.count("nothing to do") == 3, "the same trials again"
 
 
