@@ -43,12 +43,12 @@ def svg(figure: Any) -> str:
 
 
 def plain_decimals(axis: Any) -> None:
-    """Ticks of a logarithmic axis as 0.02 and not as powers, each second one at most."""
-    told = FuncFormatter(lambda value, place: f"{value:g}")
-    axis.yaxis.set_major_formatter(told)
+    """Ticks of a logarithmic axis as 0.02 and not as powers, where several powers fit on it 2, 3 and 5 of each at most."""
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     low, high = axis.get_ylim()
+    shown = "123456789" if high / low < 3 else "235"
     if high / low < 30:  # between two powers of ten there may be none of them
-        axis.yaxis.set_minor_formatter(told)
+        axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in shown else ""))
         axis.tick_params(axis="y", which="minor", labelsize=8)
     axis.tick_params(axis="y", which="major", labelsize=8)
 
@@ -109,27 +109,34 @@ def by_place(found: list[Setting]) -> str:
 
 
 def curves(found: list[Setting]) -> str | None:
-    """Held-out free-running loss by epoch, a panel a selection, since losses of different ones cannot be compared."""
+    """Held-out free-running loss by epoch, a panel a selection and objective: losses of different ones cannot be compared."""
     panels: dict[str, list[tuple[int, Setting]]] = {}
     for number, setting in enumerate(found):
         if setting.trained_here and setting.kinds == KINDS:  # else the same runs, measured in another way
-            panels.setdefault(setting.results[0].config["choices"]["selection"], []).append((number, setting))
+            choices = setting.first.config["choices"]
+            objective = choices.get("objective", "states")
+            name = choices["selection"] if objective == "states" else f"{choices['selection']}, {objective}"
+            panels.setdefault(name, []).append((number, setting))
     if not panels:
         return None
-    figure = Figure(figsize=(min(3 * len(panels) + 0.5, 12), 3))
-    for axis, (selection, members) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(min(3 * columns + 0.5, 12), 3 * lines))
+    for place, (name, members) in enumerate(sorted(panels.items(), key=lambda panel: "," in panel[0]), 1):
+        axis = figure.add_subplot(lines, columns, place)
         for number, setting in members:
             for k, result in enumerate(setting.results):
                 label = setting.label if k == 0 else None
                 mark = "o" if len(result.curve) == 1 else None  # a line of one point is not seen
                 axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, marker=mark, ms=4, label=label)
-        axis.set_title(selection, fontsize=10)
+        axis.set_title(name, fontsize=10)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_yscale("log")
         plain_decimals(axis)
         axis.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("held-out free-running loss")
+    for axis in figure.axes[::columns]:
+        axis.set_ylabel("held-out free-running loss")
     figure.tight_layout()
     legend(figure)
     return svg(figure)

@@ -25,8 +25,9 @@ def verdict(found: list[Setting], rows: list[Row]) -> list[str]:
     said = [] if measure is None else [sentence(found, rows, kind, measure) for kind in KINDS]
     few = [setting.label for setting in found if setting.trained_here and len(setting.results) < FEWEST]
     if few:
+        whose = "all settings" if len(few) == sum(setting.trained_here for setting in found) > 1 else names(few)
         said.append(
-            f"Fewer than {FEWEST} training seeds: {names(few)}. That is too few for an interval over seeds; theirs are of the "
+            f"Fewer than {FEWEST} training seeds: {whose}. That is too few for an interval over seeds; theirs are of the "
             "prompts alone, and training again may move the values out of them."
         )
     return [one for one in said if one]
