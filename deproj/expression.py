@@ -358,7 +358,7 @@ class Parser:
         self.at += 1
         start, t = self.at, self.number("the share of the right side, 0 to 1")
         if not 0 <= t <= 1:
-            self.fail("the share of the right side is 0 to 1", start)
+            self.fail(f"the share of the right side is 0 to 1, not {t:g}", start)
         return between(sides[0], sides[1], t)
 
     def side(self, depth: int) -> Expression:
