@@ -113,6 +113,19 @@ TABLES = {
         TWO,
         side_by_side=True,
     ),
+    "model search": Table(
+        "model_search",
+        (
+            Kept("LSTM 0.33 M, through the U-Net", "model_search/lstm-conditioning-*"),
+            Kept("residual 0.49 M (`small`), on states", "past_the_article/states-all-*"),
+            Kept("residual 0.49 M, through the U-Net", "past_the_article/conditioning-all-*"),
+            Kept("transformer 0.69 M, through the U-Net", "model_search/transformer-conditioning-*"),
+            Kept("residual 6.2 M (`best`), on states", "past_the_article/large-*"),
+            Kept("residual 6.2 M, through the U-Net", "model_search/large-conditioning-*"),
+        ),
+        TWO,
+        side_by_side=True,
+    ),
     "clip skip": Table(
         "clip_skip",
         (Kept("clip skip 1", BEST), Kept("clip skip 2", "clip_skip/eos_onward-recursive-skip-2-*")),

@@ -92,7 +92,7 @@ def test_two_processes_are_one_in_a_sweep_too(train: Train, caches: Path, tmp_pa
     assert (failed["state"], done["state"]) == ("failed", "done"), said
     assert "the loss became" in failed["error"]
     alike(tmp_path / "one", tmp_path / "sweep" / "1-learning_rate=0.001")
-    assert done["val_loss"]
+    assert done["val/loss"]
     assert (tmp_path / "sweep" / "1-learning_rate=0.001" / "sheets" / "epoch-002.png").exists()
     assert said.count("Held-out free-running loss") == 1, "rank zero alone speaks"
     assert not any(word in said for word in ("Traceback", "Warning", "recommended")), said
