@@ -18,6 +18,7 @@ mkdir -p report
 "$python" experiments/tables.py
 "$python" experiments/claims.py
 "$python" experiments/past.py
+"$python" experiments/search.py
 "$python" experiments/combining/measure.py sweeps | tee report/combining.txt
 "$python" experiments/images_in/measure.py best --count 200 | tee report/images_in.txt
 "$python" experiments/noise/measure.py | tee report/noise.txt
