@@ -116,6 +116,7 @@ TABLES = {
     "model search": Table(
         "model_search",
         (
+            Kept("one state at every place 0.24 M, through the U-Net", "model_search/small-one-state-conditioning-*"),
             Kept("LSTM 0.33 M, through the U-Net", "model_search/lstm-conditioning-*"),
             Kept("residual 0.49 M (`small`), on states", "past_the_article/states-all-*"),
             Kept("residual 0.49 M, through the U-Net", "past_the_article/conditioning-all-*"),
