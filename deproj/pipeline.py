@@ -317,7 +317,8 @@ class DeprojectorPipeline:
         if None in texts:
             without = shorten(str(expressions[texts.index(None)]))
             raise UserError(
-                f"strength below 1 needs true states, which only texts and sums of texts have; {without!r} is neither."
+                f"strength below 1 needs true states, which only texts and sums of texts have; {without!r} is neither. Set "
+                "strength to 1."
             )
         if self.selection is None:
             raise UserError("strength below 1 needs to know the order of the model's states; hand over its selection.")

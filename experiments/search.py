@@ -54,10 +54,10 @@ def figure(path: Path) -> None:
             y = [one.value for one in measured]
             bars = [[one.value - one.low for one in measured], [one.high - one.value for one in measured]]
             axes.errorbar([n + 0.12 * (2 * place - 1) for n in there], y, bars, color=colour, fmt="o", capsize=3, label=label)
-        axes.set(title=f"{kind} prompts", ylim=(0, None))
+        axes.set_title(f"{kind} prompts")
         axes.set_xticks(range(len(names)), [f"{name}\n{sizes[name] / 1e6:.2g} M" for name in names])
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("conditioning error")
+    panels[0].set(ylabel="conditioning error", ylim=(0, None))  # of both, when all is drawn
     drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     plt.rcParams["svg.hashsalt"] = "deproj"
     drawn.savefig(path, metadata={"Date": None})

@@ -48,8 +48,10 @@ SHOW_PICTURES = """() => {
 #: What is wrong is shown at the top of the window where its own place is out of sight.
 SHOW_PROBLEM = """async () => {
     document.body.classList.remove("far");
-    await new Promise(done => setTimeout(done, 100));  // until it is on the page
-    const problem = document.querySelector("#problem"), box = problem?.getBoundingClientRect();
-    const hidden = box && (box.top < 0 || box.bottom > innerHeight);
-    document.body.classList.toggle("far", Boolean(hidden && problem.textContent.trim()));
+    for (const pause of [100, 600]) {  // until it is on the page, and until the page has gone to its pictures
+        await new Promise(done => setTimeout(done, pause));
+        const problem = document.querySelector("#problem"), box = problem?.getBoundingClientRect();
+        const hidden = box && (box.top < 0 || box.bottom > innerHeight);
+        if (hidden && problem.textContent.trim()) document.body.classList.add("far");
+    }
 }"""
