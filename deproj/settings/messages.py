@@ -76,8 +76,9 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return f"unknown {group}={choice}; allowed: {', '.join(options)}{more}."
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = match.group(1).partition("=")
-        one = "; one logger is taken, and metrics.csv is written beside it" if key == "logger" else ""
-        return f"{key}={values} is several values, which is a sweep: add -m{one}."
+        if key == "logger":
+            return f"a run takes one logger, beside its metrics.csv; got {values}. logger={values.partition(',')[0]} is one."
+        return f"{key}={values} is several values, which is a sweep: add -m."
     if match := re.search(r"Could not override '([^']+)'", text):
         return unknown(match.group(1), all_keys())
     if isinstance(error, HydraException) and error.__cause__ is not None and "Could not" not in text:

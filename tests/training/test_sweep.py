@@ -210,7 +210,10 @@ def test_a_sweep_without_its_flag_is_told(train: Train):
     ended = train("feed=batch,recursive")
     assert ended.code == 1
     assert ended.err == "error: feed=batch,recursive is several values, which is a sweep: add -m.\n"
-    assert "add -m; one logger is taken" in train("logger=wandb,tensorboard").err
+    assert (
+        "a run takes one logger, beside its metrics.csv; got wandb,tensorboard. logger=wandb is one."
+        in train("logger=wandb,tensorboard").err
+    )
 
 
 def test_a_sweep_goes_on_with_what_failed(train: Train, tmp_path: Path):
