@@ -120,7 +120,7 @@ LeftOut = tuple[Path, str]
 
 
 def find(folders: list[Path]) -> Iterator[RunFolder]:
-    """Folders of runs and baselines, in and under those named, each once."""
+    """Folders of runs, baselines, models and jobs, in and under those named, each once."""
     seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
@@ -146,7 +146,7 @@ def read(run: RunFolder, defaults: dict[str, Any], mean: bool = False) -> Result
     try:
         evaluation = run.read_evaluation(mean)
     except OSError:
-        if run.is_run and not run.result.is_file():
+        if (run.is_run or run.job.is_file()) and not run.result.is_file():
             state, why = state_of(run)
             raise UserError(f"{state}: {why}" if why else state) from None
         raise UserError(f"not evaluated: {evaluate_again(run)}") from None

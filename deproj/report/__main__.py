@@ -71,7 +71,7 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
     there = {title: figure for title, figure in figures.items() if figure is not None}
     copies = copy_settings(found, out)
     for title, figure in there.items():
-        write_whole(out / f"{title.lower().replace(' ', '-')}.svg", figure)
+        write_whole(out / f"{title.lower().replace(' ', '-')}.svg", figure.whole)
     write_whole(out / "index.html", page(found, left_out, rows, against, drawn, args.seeds, there, command, said, copies))
     write_whole(out / "report.md", markdown(rows, left_out, against.label, command, said))
     write_whole(out / "report.json", as_json(rows, left_out, against.label, command, said))

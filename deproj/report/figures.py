@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -15,13 +16,28 @@ from deproj.measure.results import Setting
 from deproj.measure.rows import Row
 from deproj.runs.records import KINDS, told
 
-__all__ = ["by_place", "curves", "scatter"]
+__all__ = ["Drawn", "by_place", "curves", "scatter"]
 
 COLOURS = ("#3366aa", "#dd7733", "#339966", "#aa3377", "#777777", "#997700", "#66ccee", "#222222", "#cc3311", "#009988")
 #: Of trained settings and of baselines; the next one when the colours have all been used.
 MARKERS = ("o^v", "sDP")
 #: Of lines, likewise.
 DASHES = (("-", "-."), ("--", ":"))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as SVG.
+
+    Attributes:
+        whole: with its legend above it, to stand alone.
+        panels: without it.
+        key: the legend's entries, each a label and its sign as SVG, for a page that sets them as text.
+    """
+
+    whole: str
+    panels: str
+    key: list[tuple[str, str]]
 
 
 def colour(number: int) -> str:
@@ -53,21 +69,30 @@ def plain_decimals(axis: Any) -> None:
     axis.tick_params(axis="y", which="major", labelsize=8)
 
 
-def legend(figure: Figure) -> None:
-    """One for all panels, above them."""
+def sign(handle: Any) -> str:
+    """A legend's sign without its label."""
+    figure = Figure(figsize=(0.4, 0.2))
+    figure.legend([handle], [""], handlelength=3, loc="center", frameon=False, borderpad=0, borderaxespad=0, handletextpad=0)
+    return svg(figure)
+
+
+def drawn(figure: Figure) -> Drawn:
+    """With one legend for all panels."""
     handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    panels, key = svg(figure), [(label, sign(handle)) for label, handle in handles.items()]
     longest = max(map(len, handles), default=0)
     columns = max(1, min(3, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns}
     figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, **place)
+    return Drawn(svg(figure), panels, key)
 
 
-def scatter(found: list[Setting], rows: list[Row]) -> str | None:
+def scatter(found: list[Setting], rows: list[Row]) -> Drawn | None:
     """Fidelity against noise, a point a setting, its bars the intervals."""
     measure = "fidelity" if "fidelity" in rows[0].values else "clip_score"
     measured = {(row.setting, row.prompts): row.values for row in rows}
     figure = Figure(figsize=(9, 4))
-    drawn = 0
+    points = 0
     for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), KINDS, strict=True):
         for number, setting in enumerate(found):
             values = measured.get((setting.label, kind), {})
@@ -77,18 +102,17 @@ def scatter(found: list[Setting], rows: list[Row]) -> str | None:
             bars = [[[e.value - e.low], [e.high - e.value]] for e in (x, y)]
             style = {"fmt": turn(MARKERS[setting.baseline], number), "color": colour(number), "ms": 6, "lw": 1}
             axis.errorbar(x.value, y.value, xerr=bars[0], yerr=bars[1], label=setting.label, **style)
-            drawn += 1
+            points += 1
         axis.set_title(f"{kind} prompts", fontsize=10)
         axis.set_xlabel("noise (1: as the true states' pictures)")
         axis.set_ylabel(told(measure))
         axis.grid(alpha=0.3)
-    if not drawn:
+    if not points:
         return None
-    legend(figure)
-    return svg(figure)
+    return drawn(figure)
 
 
-def by_place(found: list[Setting]) -> str:
+def by_place(found: list[Setting]) -> Drawn:
     """Error by place, a line a setting, the mean over its runs."""
     figure = Figure(figsize=(9, 3.6))
     for axis, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
@@ -104,11 +128,10 @@ def by_place(found: list[Setting]) -> str:
         axis.set_yscale("log")
         plain_decimals(axis)
         axis.grid(alpha=0.3)
-    legend(figure)
-    return svg(figure)
+    return drawn(figure)
 
 
-def curves(found: list[Setting]) -> str | None:
+def curves(found: list[Setting]) -> Drawn | None:
     """Held-out free-running loss by epoch, a panel a selection and objective: losses of different ones cannot be compared."""
     panels: dict[str, list[tuple[int, Setting]]] = {}
     for number, setting in enumerate(found):
@@ -138,5 +161,4 @@ def curves(found: list[Setting]) -> str | None:
     for axis in figure.axes[::columns]:
         axis.set_ylabel("held-out free-running loss")
     figure.tight_layout()
-    legend(figure)
-    return svg(figure)
+    return drawn(figure)

@@ -10,6 +10,7 @@ from deproj.draw.sheets import TRUE_STATES
 from deproj.measure.compare import signed
 from deproj.measure.results import ORDER, LeftOut, Setting
 from deproj.measure.rows import Row, shown_measures
+from deproj.report.figures import Drawn
 from deproj.runs.records import KINDS, MEASURES, told
 from deproj.texts.benchmark import PROMPTS, SINGLE
 
@@ -42,9 +43,12 @@ dialog { border: 0; padding: 1rem; border-radius: .3rem; max-width: 96vw; } dial
 dialog img { display: block; width: min(80vw, 80vh, 32rem); image-rendering: pixelated; cursor: zoom-out; }
 button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background: #fff; border-radius: .3rem; cursor: pointer; }
 button[aria-pressed=true] { background: #234; color: #fff; }
-svg { width: 100%; min-width: 44rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+.figure svg { width: 100%; min-width: 44rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+.key { display: flex; flex-wrap: wrap; gap: 0 1.5rem; padding: 0; list-style: none; font-size: .85rem; }
+.key li { display: flex; align-items: center; gap: .5rem; } .key svg { flex: none; max-height: 1rem; }
 code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; }
 td code { display: block; min-width: 16rem; } .versions { min-width: 16rem; }
+.runs td small { white-space: normal; }
 .pictures img:focus-visible { outline: 3px solid #06c; }
 """
 
@@ -86,12 +90,12 @@ def page(
     against: Setting,
     drawn: list[str],
     seeds: int,
-    figures: dict[str, str],
+    figures: Mapping[str, Drawn],
     command: str,
     said: list[str],
     copies: Mapping[Path, str],
 ) -> str:
-    """The whole page; `figures` are SVG by title, `said` is the verdict, and `copies` are those of `copy_settings`."""
+    """The whole page; `figures` are by title, `said` is the verdict, and `copies` are those of `copy_settings`."""
     e = html.escape
     prompts = found[0].first.evaluation.prompts
     parts = [
@@ -129,12 +133,17 @@ def page(
         for kind in KINDS:
             parts += [f"<h3>{kind.capitalize()} prompts</h3>", difference_table(rows, kind, against.label)]
     for title, figure in figures.items():
-        parts += [f"<h2>{title}</h2>", f"<div class=wide>{figure}</div>"]
+        parts += [f"<h2>{title}</h2>", key_of(figure), f"<div class='wide figure'>{figure.panels}</div>"]
     if left_out:
         listed = "".join(f"<li><code>{e(folder.as_posix())}</code>: {e(reason)}</li>" for folder, reason in left_out)
         parts += ["<h2>Not in the tables</h2>", f"<ul>{listed}</ul>"]
     parts += ["<h2>How it was made</h2>", f"<p><code>{e(command)}</code></p>", runs_table(found, copies)]
     return "\n".join([*parts, f"<script>{SCRIPT}</script>", "</html>"])
+
+
+def key_of(figure: Drawn) -> str:
+    """A figure's legend as text, which stays in sight where its panels scroll."""
+    return f"<ul class=key>{''.join(f'<li>{sign}<span>{html.escape(label)}</span></li>' for label, sign in figure.key)}</ul>"
 
 
 def counted(found: list[Setting]) -> str:
@@ -237,10 +246,10 @@ def runs_table(found: list[Setting], copies: Mapping[Path, str]) -> str:
             seed = "" if result.seed is None else result.seed
             also = f"<small>with it: {e(', '.join(setting.unsaid))}</small>" if setting.unsaid else ""
             lines.append(
-                f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a>{also}</th><td>{seed}</td>"
-                f"<td><code>{e(result.command)}</code></td><td>{took or '–'}</td><td class=versions>{e(made)}</td></tr>"
+                f"<tr><th scope=row><a href='{e(link)}'>{e(setting.label)}</a></th><td>{seed}</td>"
+                f"<td><code>{e(result.command)}</code>{also}</td><td>{took or '–'}</td><td class=versions>{e(made)}</td></tr>"
             )
     return (
-        "<div class=wide><table><tr><th></th><th>seed</th><th>command</th><th>took</th><th>versions and hardware</th></tr>"
-        f"{''.join(lines)}</table></div>"
+        "<div class=wide><table class=runs><tr><th></th><th>seed</th><th>command</th><th>took</th>"
+        f"<th>versions and hardware</th></tr>{''.join(lines)}</table></div>"
     )

@@ -132,8 +132,8 @@ class RunFolder:
 
     @classmethod
     def under(cls, folder: Path) -> list[RunFolder]:
-        """The runs, baselines and measured models in a folder and below it, by path."""
-        names = ("config.yaml", "baseline.json", "measured.json")
+        """The runs, baselines, measured models and jobs of sweeps in a folder and below it, by path."""
+        names = ("config.yaml", "baseline.json", "measured.json", "job.json")
         return [cls(path) for path in sorted({path.parent for path in below(folder) if path.name in names})]
 
     @property

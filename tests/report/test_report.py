@@ -24,7 +24,7 @@ from deproj.report.figures import by_place, curves, scatter
 from deproj.report.verdict import verdict
 from deproj.runs.commands import evaluate_model
 from deproj.runs.folder import RunFolder
-from deproj.runs.records import Evaluation, Measured, ModelRecord
+from deproj.runs.records import Evaluation, JobRecord, Measured, ModelRecord
 
 Train = Callable[..., Ended]
 
@@ -262,6 +262,9 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (sweep / "elsewhere" / "evaluation.json").write_text(json.dumps(stored | {"world": "another"}), encoding="utf-8")
     (sweep / "otherwise" / "evaluation.json").write_text(json.dumps(stored | {"prompts": ["x", "y"]}), encoding="utf-8")
 
+    job = JobRecord(7, {"selection": "all"}, "failed", "data.batch_size=1000000 is more than the 280 samples.")
+    RunFolder(sweep / "never-began").write(sweep / "never-began" / "job.json", job)
+
     assert run(monkeypatch, str(sweep), "--seeds", "2", "--out", "page") == 0
     said = capsys.readouterr().out
     for name, reason in (
@@ -272,6 +275,7 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("otherwise", "other prompts"),
         ("unmeasured", "not evaluated"),
         ("twice", "the same setting and seed"),
+        ("never-began", "failed: data.batch_size=1000000 is more"),
     ):
         assert any(f"/{name}:" in line and reason in line for line in said.splitlines()), name
     report = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
@@ -293,6 +297,12 @@ def test_a_report_of_a_sweep(sweep: Path, tmp_path: Path, monkeypatch: pytest.Mo
     own = [(sweep / name / "config.yaml").read_bytes() for name in ("a0", "a1", "e0")]
     assert [(tmp_path / "page" / link).read_bytes() for link in linked] == own
     assert "python -m deproj.train selection=all feed=batch" in page
+    assert "never-began</code>: failed: data.batch_size" in page
+    key = re.findall("<ul class=key>(.*?)</ul>", page, re.DOTALL)
+    assert [re.findall("<span>(.*?)</span>", one) for one in key] == [["all, batch", "eos_onward, recursive"]] * len(key)
+    files = sorted((tmp_path / "page").glob("*.svg"))
+    assert len(files) == len(key) >= 2
+    assert all("eos_onward, recursive</text>" in one.read_text(encoding="utf-8") for one in files), "a file has its own"
     assert (tmp_path / "page" / "report.md").read_text(encoding="utf-8").count("| all, batch | 2 |") == 2
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 3 * 2 * 6
 
@@ -348,9 +358,12 @@ def test_means_of_parts_are_a_setting_of_composed_prompts_alone(sweep: Path):
     rows = rows_of(found, found[0])
     mean = "eos_onward, recursive, composed=mean"
     assert [row.prompts for row in rows if row.setting == mean] == ["composed"]
-    assert mean in by_place(found)
-    assert mean in (scatter(found, rows) or "")
-    assert mean not in (curves(found) or "")
+    assert mean in by_place(found).whole
+    points, lines = scatter(found, rows), curves(found)
+    assert points is not None
+    assert lines is not None
+    assert mean in points.whole
+    assert mean not in lines.whole
 
 
 def test_mistakes(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
