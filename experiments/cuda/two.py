@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -26,10 +27,13 @@ DEVICE = "cuda:0" if CARD else "cpu"
 SMALL = [f"data.size={pick(2000, 60, 40)}", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=1"]
 SMALL += ["trainer.progress=false", "render=off", "evaluate=0", f"data.cache={WORK}/cache-two/samples"]
 WIDTH, BATCH = 64, 8
+#: Seconds after which processes that wait for one another are ended.
+PATIENCE = pick(30, 120, 120)
 
 
 def gradients(rank: int, world: int, backend: str, folder: str) -> None:
     """One step's gradients of a process's part of a batch, as training takes them; rank zero writes them."""
+    faulthandler.dump_traceback_later(PATIENCE * 0.9)  # of a process that waits in vain, the log tells where
     if world > 1 or backend == "nccl":
         distributed.init_process_group(
             backend, init_method=f"file://{folder}/meet-{backend}-{world}", rank=rank, world_size=world
@@ -53,6 +57,7 @@ def gradients(rank: int, world: int, backend: str, folder: str) -> None:
         Path(f"{folder}/{backend}-{world}.txt").write_text(used, encoding="utf-8")
     if distributed.is_initialized():
         distributed.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
 class Step(torch.nn.Module):
@@ -151,13 +156,12 @@ def several(count: int, backend: str) -> None:
     context = multiprocessing.start_processes(gradients, (count, backend, str(WORK)), count, join=False, start_method=method)
     assert context is not None
 
-    patience = pick(30, 120, 120)
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while not context.join(timeout=1):
         if time.monotonic() > end:
             for process in context.processes:
                 process.kill()
-            raise TimeoutError(f"they still waited for one another after {patience} s")
+            raise TimeoutError(f"they still waited for one another after {PATIENCE} s")
 
 
 if __name__ == "__main__":
