@@ -49,11 +49,11 @@ def turn(signs: Sequence[str], number: int) -> str:
     return signs[number // len(COLOURS) % len(signs)]
 
 
-def svg(figure: Any) -> str:
-    """A figure as inline SVG that scales with the page, the same bytes every time."""
+def svg(figure: Any, margin: float = 0.1) -> str:
+    """A figure as inline SVG that scales with the page, with a margin in inches, the same bytes every time."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "deproj", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(stream, format="svg", bbox_inches="tight", pad_inches=margin, metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
@@ -73,7 +73,7 @@ def sign(handle: Any) -> str:
     """A legend's sign without its label."""
     figure = Figure(figsize=(0.4, 0.2))
     figure.legend([handle], [""], handlelength=3, loc="center", frameon=False, borderpad=0, borderaxespad=0, handletextpad=0)
-    return svg(figure)
+    return svg(figure, 0.02)
 
 
 def drawn(figure: Figure) -> Drawn:
