@@ -71,6 +71,28 @@ class Ended:
     err: str
 
 
+def on_terminal(*arguments: str, **environment: str) -> str:
+    """All that a Python program writes on a pseudo terminal, which are of Unix; it must end well."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm"} | environment
+    with subprocess.Popen([sys.executable, *arguments], stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        read = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            read += piece
+        assert process.wait(60) == 0
+    os.close(ours)
+    return read.decode()
+
+
 def call(
     main: Callable[[], int], arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Ended:

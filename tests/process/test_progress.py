@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
+from conftest import on_terminal
 
 from deproj.process.progress import SILENT, BarProgress, LineProgress, Progress, about, duration, progress_here
 
@@ -261,32 +261,14 @@ print("done")
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are of Unix")
 def test_on_a_pseudo_terminal():
-    import os
-    import pty
-
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm"}
-    ) as process:
-        os.close(theirs)
-        read = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            read += piece
-        assert process.wait(60) == 0
-    os.close(ours)
+    said = on_terminal("-c", PROGRAM)
     seen = Terminal()
-    seen.write(read.decode().replace("\r\n", "\n"))
+    seen.write(said.replace("\r\n", "\n"))
     first, warning, *rest = seen.screen
     assert first == "in between"
     assert "matters" in warning
     assert rest == ["done", ""]
-    assert re.search(r"\rencoding samples: +\d+%\|█", read.decode())
+    assert re.search(r"\rencoding samples: +\d+%\|█", said)
 
 
 # --- Words ----------------------------------------------------------------------------------------

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import Ended
+from conftest import Ended, on_terminal
 
 from deproj.feed import Batch
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
@@ -117,27 +115,9 @@ def test_several_processes_speak_with_one_voice(train: Callable[..., Ended]):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are of Unix")
 def test_a_terminal_sees_one_bar_that_goes(caches: Path, tmp_path: Path):
-    import pty
-
     settings = ["data.size=60", "data.held_out=10", "data.batch_size=20", "trainer.max_epochs=2", "render=off", "evaluate=0"]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "deproj.train", *settings, f"data.cache={caches}", f"hydra.run.dir={tmp_path / 'run'}"],
-        stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        read = b""
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            read += piece
-        assert process.wait(60) == 0
-    os.close(ours)
-    text = read.decode()
+    settings += [f"data.cache={caches}", f"hydra.run.dir={tmp_path / 'run'}"]
+    text = on_terminal("-m", "deproj.train", *settings, OMP_NUM_THREADS="1")
     for said in ("\rloading: ", "\rtraining:   0%|", "\rexporting: "):
         assert said in text
     stays = []
