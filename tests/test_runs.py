@@ -111,10 +111,12 @@ def test_a_hundred_in_three_seconds(tmp_path: Path):
 
 def test_a_job_that_never_began_is_told_as_the_others(tmp_path: Path):
     settings = {"selection": "all", "feed": "batch", "model": "lstm", "seed": 0, "data.size": "200", "data.split": "7"}
+    settings |= {"data.held_out": "200", "init_from": "runs/before", "sd.clip_skip": "2", "sd.steps": "9"}
     run = RunFolder(tmp_path / "1-split=7")
     run.write(run.job, JobRecord(1, settings | {"logger": "tensorboard", "evaluate": "2", "render": "off"}, "failed", "too much"))
     (row,) = listed([tmp_path])
-    assert row.settings == {"selection": "all", "feed": "batch", "seed": 0, "data.size": 200, "data.split": 7}
+    differ = {"data.size": 200, "data.split": 7, "init_from": "runs/before", "sd.clip_skip": 2}
+    assert row.settings == {"selection": "all", "feed": "batch", "seed": 0} | differ, "held_out is the usual one"
 
 
 def test_nothing_to_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

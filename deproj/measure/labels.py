@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deproj.runs.distinguishing import value_at
 
 if TYPE_CHECKING:
     from deproj.measure.results import Result
@@ -33,7 +35,7 @@ class Labels:
         if max((len(self.told(result)) for result in runs), default=0) > MOST:
             kept: list[str] = []
             for key in sorted(self.said, key=lambda key: not key.startswith(CHOSEN)):
-                if not follows(key, kept, runs):
+                if not follows(key, [one for one in kept if explains(one, key)], runs):
                     kept.append(key)
             self.said = [key for key in self.said if key in kept]
 
@@ -57,6 +59,11 @@ class Labels:
         return [f"{self.short[key]}={value}" for key, value in values.items() if value is not None]
 
 
+def explains(one: str, other: str) -> bool:
+    """Whether a setting may follow from another one: never an objective's from a model's, though both vary alike."""
+    return not other.startswith(CHOSEN) or one.partition(".")[0] == other.partition(".")[0]
+
+
 def follows(key: str, kept: Sequence[str], runs: Sequence[Result]) -> bool:
     """Whether all runs of the same choices, and of the same values of the settings that are kept, have a setting alike."""
     values: dict[str, str] = {}
@@ -74,14 +81,6 @@ def shared_by(results: Sequence[Result]) -> set[str]:
     names = {by for found in everything for by in found if all(other.get(by) == found[by] for other in everything)}
     runs = [result.extra for result in results if result.kind == "run"]
     return names | {key for found in runs for key in found if all(other.get(key) == found[key] for other in runs)}
-
-
-def value_at(config: dict[str, Any], key: str) -> Any:
-    """A setting by its dotted key; None where there is none."""
-    node: Any = config
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
 
 
 def short_names(keys: list[str]) -> dict[str, str]:

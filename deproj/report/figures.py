@@ -49,23 +49,25 @@ def turn(signs: Sequence[str], number: int) -> str:
     return signs[number // len(COLOURS) % len(signs)]
 
 
-def svg(figure: Any, margin: float = 0.1) -> str:
+def svg(figure: Any, margin: float = 0.1, transparent: bool = False) -> str:
     """A figure as inline SVG that scales with the page, with a margin in inches, the same bytes every time."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "deproj", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", bbox_inches="tight", pad_inches=margin, metadata={"Date": None})
+        figure.savefig(
+            stream, format="svg", bbox_inches="tight", pad_inches=margin, transparent=transparent, metadata={"Date": None}
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
 
 def plain_decimals(axis: Any) -> None:
-    """Ticks of a logarithmic axis as 0.02 and not as powers, where several powers fit on it 2, 3 and 5 of each at most."""
+    """Ticks of a logarithmic axis as 0.02 and not as powers, between powers of ten where hardly any are on it."""
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     low, high = axis.get_ylim()
-    shown = "123456789" if high / low < 3 else "235"
-    if high / low < 30:  # between two powers of ten there may be none of them
-        axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in shown else ""))
-        axis.tick_params(axis="y", which="minor", labelsize=8)
+    powers = np.floor(np.log10(high)) - np.ceil(np.log10(low)) + 1
+    shown = "" if powers > 2 else "235" if high / low >= 3 else "123456789"
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in shown else ""))
+    axis.tick_params(axis="y", which="minor", labelsize=8)
     axis.tick_params(axis="y", which="major", labelsize=8)
 
 
@@ -76,10 +78,11 @@ def sign(handle: Any) -> str:
     return svg(figure, 0.02)
 
 
-def drawn(figure: Figure) -> Drawn:
-    """With one legend for all panels."""
-    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    panels, key = svg(figure), [(label, sign(handle)) for label, handle in handles.items()]
+def drawn(figure: Figure, found: Sequence[Setting]) -> Drawn:
+    """With one legend for all panels, in the order of the settings."""
+    named = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {setting.label: named[setting.label] for setting in found if setting.label in named}
+    panels, key = svg(figure, transparent=True), [(label, sign(handle)) for label, handle in handles.items()]
     longest = max(map(len, handles), default=0)
     columns = max(1, min(3, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns}
@@ -109,7 +112,7 @@ def scatter(found: list[Setting], rows: list[Row]) -> Drawn | None:
         axis.grid(alpha=0.3)
     if not points:
         return None
-    return drawn(figure)
+    return drawn(figure, found)
 
 
 def by_place(found: list[Setting]) -> Drawn:
@@ -128,7 +131,7 @@ def by_place(found: list[Setting]) -> Drawn:
         axis.set_yscale("log")
         plain_decimals(axis)
         axis.grid(alpha=0.3)
-    return drawn(figure)
+    return drawn(figure, found)
 
 
 def curves(found: list[Setting]) -> Drawn | None:
@@ -151,7 +154,8 @@ def curves(found: list[Setting]) -> Drawn | None:
             for k, result in enumerate(setting.results):
                 label = setting.label if k == 0 else None
                 mark = "o" if len(result.curve) == 1 else None  # a line of one point is not seen
-                axis.plot(*zip(*result.curve, strict=True), color=colour(number), lw=1, marker=mark, ms=4, label=label)
+                line: dict[str, Any] = {"color": colour(number), "lw": 1, "ls": turn(DASHES[0], number), "marker": mark, "ms": 4}
+                axis.plot(*zip(*result.curve, strict=True), label=label, **line)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -161,4 +165,4 @@ def curves(found: list[Setting]) -> Drawn | None:
     for axis in figure.axes[::columns]:
         axis.set_ylabel("held-out free-running loss")
     figure.tight_layout()
-    return drawn(figure)
+    return drawn(figure, found)

@@ -17,7 +17,7 @@ from deproj.texts.benchmark import PROMPTS, SINGLE
 __all__ = ["page"]
 
 STYLE = """
-:root { color-scheme: light; --line: #ddd; }
+:root { color-scheme: light; --line: #ddd; background: #fff; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; padding: 1rem; max-width: 76rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
@@ -43,7 +43,7 @@ dialog { border: 0; padding: 1rem; border-radius: .3rem; max-width: 96vw; } dial
 dialog img { display: block; width: min(80vw, 80vh, 32rem); image-rendering: pixelated; cursor: zoom-out; }
 button { font: inherit; padding: .2rem .7rem; border: 1px solid #999; background: #fff; border-radius: .3rem; cursor: pointer; }
 button[aria-pressed=true] { background: #234; color: #fff; }
-.figure svg { width: 100%; min-width: 44rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+.figure svg { width: 100%; min-width: 41rem; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
 .key { display: flex; flex-wrap: wrap; gap: 0 1.5rem; padding: 0; list-style: none; font-size: .85rem; }
 .key li { display: flex; align-items: center; gap: .5rem; } .key svg { flex: none; max-height: 1rem; }
 code { font-size: .8rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; }

@@ -31,7 +31,8 @@ def markdown(rows: list[Row], left_out: list[LeftOut], against: str, command: st
             lines += [f"### Differences to {against}", "", *header(["setting", *map(told, short)])]
             lines += [line([row.setting, *(shown(row.differences.get(measure)) for measure in short)]) for row in others]
             lines.append("")
-    lines += [f"- left out: {folder.as_posix()}: {reason}" for folder, reason in left_out]
+    if left_out:
+        lines += ["## Not in the tables", "", *(f"- {folder.as_posix()}: {reason}" for folder, reason in left_out)]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deproj.settings.compose import compose_config, differences
 
-__all__ = ["default_settings", "distinguishes", "distinguishing"]
+__all__ = ["default_settings", "distinguishes", "distinguishing", "value_at"]
 
 #: What does not distinguish settings: where and how long it ran, how it was shown, and its seed.
 NO_SETTING = (
@@ -38,3 +38,11 @@ def distinguishes(key: str) -> bool:
     """Whether a setting distinguishes runs."""
     own = key.startswith(("model.", "selection.", "feed.", "objective.")) and not key.endswith("._target_")
     return own or not key.startswith(NO_SETTING)
+
+
+def value_at(config: dict[str, Any], key: str) -> Any:
+    """A setting by its dotted key; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node

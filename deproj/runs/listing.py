@@ -12,7 +12,7 @@ import yaml
 
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below
-from deproj.runs.distinguishing import default_settings, distinguishes, distinguishing
+from deproj.runs.distinguishing import default_settings, distinguishes, distinguishing, value_at
 from deproj.runs.folder import RunFolder
 from deproj.settings.earlier import completed
 
@@ -26,6 +26,8 @@ LOSSES = {
     *("data.split", "data.combine", "data.parts", "data.prompts", "data.column", "data.marks"),
 }
 OWN = ("selection.", "sd.")
+#: Settings that distinguish runs in a list, and not in a comparison, where all have one world.
+BESIDE = ("init_from", "sd.path", "sd.clip_skip")
 MEASURES = ("composed/fidelity", "composed/conditioning_error")
 
 
@@ -103,14 +105,15 @@ def settings_of(run: RunFolder, defaults: dict[str, Any]) -> dict[str, Any]:
         def told(key: str) -> bool:
             if key in usual:
                 return key in ("selection", "feed") or (key in ("model", "objective", "sd") and own[key] != usual[key])
-            return key == "seed" or distinguishes(key)
+            return key == "seed" or ((distinguishes(key) or key in BESIDE) and as_read(own[key]) != value_at(defaults, key))
 
         return {key: as_read(value) for key, value in own.items() if value is not None and told(key)}
     config = glanced(run)
     choices = config["choices"]
     chosen = {group: choices[group] for group in ("selection", "feed")}
     chosen |= {group: choices[group] for group in ("model", "objective", "sd") if choices[group] != defaults["choices"][group]}
-    return chosen | distinguishing(defaults, config) | {"seed": config["seed"]}
+    beside = {key: value for key in BESIDE if (value := value_at(config, key)) != value_at(defaults, key)}
+    return chosen | distinguishing(defaults, config) | beside | {"seed": config["seed"]}
 
 
 def read(run: RunFolder, group: Path, defaults: dict[str, Any]) -> Listed:

@@ -163,6 +163,14 @@ def test_names_leave_out_what_follows_from_choices():
     much = {"a": 1, "b": 2, "c": 3, "d": 4}
     assert labels(mlp | much, lstm) == ["mlp", "lstm"]
     assert labels(mlp | much, mlp | much | {"e": 1}, lstm) == ["mlp", "mlp, e=1", "lstm"]
+    plain = {"model": "mlp", "model.hidden": 9, "model.blocks": 3, "model.rank": 1, "objective.states": 0.0}
+    mixed = plain | {"model.rank": 2, "objective.states": 0.1}
+    wide = plain | {"model.hidden": 8, "model.blocks": 4}
+    assert labels(plain, mixed, wide) == [
+        "hidden=9, rank=1, states=0.0",
+        "hidden=9, rank=2, states=0.1",
+        "hidden=8, rank=1, states=0.0",
+    ]
 
 
 def test_rows_are_named_by_what_differs(sweep: Path):
