@@ -147,6 +147,10 @@ class Expression:
         """Names of the pictures that it calls for, each once."""
         return list(dict.fromkeys(atom.name for _, atom in self.terms if isinstance(atom, Named)))
 
+    def called(self, words: Collection[str] = ()) -> list[str]:
+        """Those of its names that aren't words of the text encoder, brackets and all, as of textual inversions."""
+        return [name for name in self.names if f"<{name}>" not in words]
+
     def with_pictures(self, pictures: Mapping[str, Image | str | Path], words: Collection[str] = ()) -> Expression:
         """Puts pictures, or those at paths, in the place of their names.
 
@@ -161,7 +165,7 @@ class Expression:
 
         if not isinstance(pictures, Mapping):
             raise UserError(f"pictures are handed over by their names, as {{'photo': picture}}; got {type(pictures).__name__}.")
-        if missing := [name for name in self.names if name not in pictures and f"<{name}>" not in words]:
+        if missing := [name for name in self.called(words) if name not in pictures]:
             if hints := marks.found(f"<{missing[0]}>"):
                 raise UserError(str(hints[0]))
             there = f"there are: {', '.join(f'<{name}>' for name in pictures)}" if pictures else "none was handed over"

@@ -251,11 +251,14 @@ class DeprojectorPipeline:
             prompts: one, or a list of them.
             pictures: or their paths, by the names that prompts call them by, as in ``<photo>, red hair``.
         """
-        return embed(self.read(as_list(prompts, None, None), pictures), self.encoder, self.pictures)
+        return embed(self.read(prompts, pictures), self.encoder, self.pictures)
 
-    def read(self, prompts: Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None) -> list[Expression]:
-        """Prompts as expressions."""
-        return [expression_of(prompt).with_pictures(pictures or {}, self.encoder.inversions) for prompt in prompts]
+    def read(
+        self, prompts: Prompt | Sequence[Prompt], pictures: Mapping[str, Image | str | Path] | None = None
+    ) -> list[Expression]:
+        """Prompts, one or a list of them, as expressions."""
+        given = as_list(prompts, None, None)
+        return [expression_of(prompt).with_pictures(pictures or {}, self.encoder.inversions) for prompt in given]
 
     def cautions(self, expressions: Sequence[Expression], embedding: Tensor, vocabulary: bool = True) -> list[str]:
         """What a user should know of embeddings (B, D) before looking at their pictures: each a sentence.

@@ -29,8 +29,9 @@ COLOURS = {"on states": "#b5651d", "through the U-Net": "#1b6ca8"}
 
 
 def runs(pattern: str) -> list[Path]:
+    """Those that were measured."""
     experiment, name = pattern.split("/")
-    return sorted((EXPERIMENTS / experiment / "runs").glob(name))
+    return sorted(path.parent for path in (EXPERIMENTS / experiment / "runs").glob(f"{name}/evaluation.json"))
 
 
 def parameters(run: Path) -> int:
@@ -48,12 +49,12 @@ def figure(path: Path) -> None:
     names = sorted(sizes, key=lambda name: sizes[name])
     for axes, kind in zip(panels, KINDS, strict=True):
         for place, (label, colour) in enumerate(COLOURS.items()):
-            there = [number for number, name in enumerate(names) if runs(MODELS[name][place])]
-            found = [estimate(Kept(names[n], MODELS[names[n]][place]).measured(kind), "conditioning_error") for n in there]
-            measured = [one for one in found if one is not None]
-            y = [one.value for one in measured]
-            bars = [[one.value - one.low for one in measured], [one.high - one.value for one in measured]]
-            axes.errorbar([n + 0.12 * (2 * place - 1) for n in there], y, bars, color=colour, fmt="o", capsize=3, label=label)
+            there = {number: MODELS[name][place] for number, name in enumerate(names) if runs(MODELS[name][place])}
+            found = {n: estimate(Kept(names[n], pattern).measured(kind), "conditioning_error") for n, pattern in there.items()}
+            measured = {n + 0.12 * (2 * place - 1): one for n, one in found.items() if one is not None}
+            y = [one.value for one in measured.values()]
+            bars = [[one.value - one.low for one in measured.values()], [one.high - one.value for one in measured.values()]]
+            axes.errorbar(list(measured), y, bars, color=colour, fmt="o", capsize=3, label=label)
         axes.set_title(f"{kind} prompts")
         axes.set_xticks(range(len(names)), [f"{name}\n{sizes[name] / 1e6:.2g} M" for name in names])
         axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ from deproj.draw.sheets import TRUE_STATES, save_image, sheet
 from deproj.draw.stable_diffusion import StableDiffusion
 from deproj.measure.evaluator import Evaluator, evaluation_prompts
 from deproj.model.base import Deprojector
-from deproj.model.store import SHIPPED
+from deproj.pixel import MODELS
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import write_checksums
 from deproj.process.progress import progress_here
@@ -109,7 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)} (all)")
     parser.add_argument("--measure", action="store_true", help="only measure and draw from the models that ship")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of the models (deproj/pixel/models)")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models (deproj/pixel/models)")
     args = parser.parse_args()
     quiet_libraries()
 

@@ -134,6 +134,10 @@ def test_a_strip_goes_the_whole_way(pipe: DeprojectorPipeline, tmp_path: Path):
     found = drawn({"a": pipe}, tmp_path, strip=True, prompts=rows("cat"), to="1boy, black hair")
     ends = [drawn({"a": pipe}, tmp_path, prompts=rows(prompt)).files["a"][0] for prompt in ("cat", "1boy, black hair")]
     assert len(found.files["a"]) == 6
+    for files in found.files.values():
+        assert [Stamp.of(path).share for path in files] == [0, 0.2, 0.4, 0.6, 0.8, 1], "each says its own place on the way"
+    (alone,) = drawn({"a": pipe}, tmp_path, prompts=rows("cat"), to="  ").files["a"]
+    assert Stamp.of(alone).to is None
     for there, end in ((found.files["a"][0], ends[0]), (found.files["a"][-1], ends[1])):
         assert np.abs(pixels(there) - pixels(end)).max() <= 2
     with pytest.raises(UserError, match="type the prompt at the end"):
@@ -206,6 +210,15 @@ def test_a_downloaded_picture_restores_its_settings(pipe: DeprojectorPipeline, t
     Image.new("RGB", (8, 8)).save(tmp_path / "none.png")
     with pytest.raises(gr.Error, match="This file doesn't say what it was made of"):
         page.restored(str(tmp_path / "none.png"))
+    with pytest.raises(gr.Error, match="goes under “a picture”"):
+        page.restored(str(tmp_path / "none.png"))
+    page.takes_pictures = False
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "none.png").read_bytes()[:40])
+    for name, said in (("none", "was changed since."), ("huge", "it smaller."), ("cut", "cannot be read as a picture: ")):
+        with pytest.raises(gr.Error, match=f"This file .*{said}") as refused:
+            page.restored(str(tmp_path / f"{name}.png"))
+        assert "A photo" not in str(refused.value)
 
 
 def test_a_mistake_says_in_which_field_and_wipes_nothing(pipe: DeprojectorPipeline, tmp_path: Path):
@@ -254,6 +267,9 @@ def test_settings_in_a_line():
     settings = replace(START, prompts=rows("cat", "", "red hair"), seed=7, strength=0.5, to="1boy", strip=True)
     assert settings.brief(START) == "cat + red hair, to 1boy, the whole way, seed 7, strength 0.5"
     assert replace(START, prompts=rows()).brief(START) == "the picture"
+    weighed = replace(START, prompts=rows("cat", "maid", "red hair"), weights=(1.0, -1.0, 0.0, 1.0), negative="x")
+    assert weighed.brief(START) == "cat + maid × -1, negative x"
+    assert replace(START, prompts=rows("cat")).brief(weighed) == "cat, no negative"
 
 
 def test_a_picture_drawn_with_another_says_that_it_lacks_it(
@@ -269,7 +285,7 @@ def test_a_picture_drawn_with_another_says_that_it_lacks_it(
     for given in (None, photo):
         (path,) = drawn({"a": pipe}, tmp_path, given, prompts=rows("cat, maid")).files["a"]
         assert page.restored(str(path))[1] == "cat, maid"
-    assert warned == [WITHOUT]
+    assert warned == [f"{WITHOUT}: drop that in too, under “a picture”."]
 
 
 def test_a_picture_of_another_program_says_what_it_shows(pipe: DeprojectorPipeline, tmp_path: Path):

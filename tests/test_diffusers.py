@@ -380,6 +380,8 @@ def bars(pipe: DeprojectorPipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="has no 'disabled'; did you mean 'disable'"):
         pipe.set_progress_bar_config(disabled=False)
+    with pytest.raises(UserError, match="has no 'total'"):
+        pipe.set_progress_bar_config(total=5)
     pipe.set_progress_bar_config(disable=False)
     drawn(pipe)
     assert "2/2" in capsys.readouterr().err

@@ -111,12 +111,16 @@ def test_a_hundred_in_three_seconds(tmp_path: Path):
 
 def test_a_job_that_never_began_is_told_as_the_others(tmp_path: Path):
     settings = {"selection": "all", "feed": "batch", "model": "lstm", "seed": 0, "data.size": "200", "data.split": "7"}
-    settings |= {"data.held_out": "200", "init_from": "runs/before", "sd.clip_skip": "2", "sd.steps": "9"}
+    settings |= {"optimizer.learning_rate": "1e-3", "trainer.patience": "1e1", "data.column": "off", "data.held_out": "200"}
+    settings |= {"init_from": "runs/before", "sd.clip_skip": "2", "sd.steps": "9"}
     run = RunFolder(tmp_path / "1-split=7")
     run.write(run.job, JobRecord(1, settings | {"logger": "tensorboard", "evaluate": "2", "render": "off"}, "failed", "too much"))
     (row,) = listed([tmp_path])
-    differ = {"data.size": 200, "data.split": 7, "init_from": "runs/before", "sd.clip_skip": 2}
-    assert row.settings == {"selection": "all", "feed": "batch", "seed": 0} | differ, "held_out is the usual one"
+    differ = {"data.size": 200, "data.split": 7, "data.column": "off", "init_from": "runs/before", "sd.clip_skip": 2}
+    differ |= {"trainer.patience": 10.0}
+    assert row.settings == {"selection": "all", "feed": "batch", "seed": 0} | differ, (
+        "held_out and learning_rate are the usual ones"
+    )
 
 
 def test_nothing_to_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -144,6 +148,8 @@ def test_losses_of_several_selections_order_nothing():
     assert best_first(rows) == rows[::-1], "what is measured comes first"
     rows = [listed_as(one, 0.1, (0.9, 0.3)), listed_as(other, 0.5, (0.9, 0.2))]
     assert best_first(rows) == rows[::-1], "of equal fidelity by conditioning error"
+    partly = [listed_as(one, 0.1, measures) for measures in ((None, 0.1), (0.0, 0.5), (0.9, None), (0.9, 0.3))]
+    assert best_first(partly) == [partly[3], partly[2], partly[1], partly[0]], "what isn't measured isn't the best there is"
     same = [one | {"objective.pool": 4, "selection.of": [1, 2]}, one | {"selection.of": [1, 2], "objective.pool": 8, "seed": 1}]
     rows = [listed_as(same[0], 0.5), listed_as(same[1], 0.1), Listed(RunFolder(Path("x")), Path("."), "failed", {"seed": "2"})]
     assert best_first(rows) == [rows[1], rows[0], rows[2]], "what has failed, and what isn't weighed, is no other loss"

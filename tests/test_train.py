@@ -218,7 +218,10 @@ def test_prompts_from_a_file(train: Train, tmp_path: Path):
     ended = train("data.prompts=texts.txt", "data.split=0", "data.combine=0")
     assert ended.code == 0, ended.err
     assert "81 captions of texts.txt, 1 cut to 77 tokens" in ended.out
-    assert re.search(r"warning: \d+ of \d+ captions have words that the pixel world has never seen, as .*'picture'", ended.out)
+    assert re.search(
+        r"warning: \d+ of \d+ captions that were looked at have words that the pixel world has never seen, as .*'picture'",
+        ended.out,
+    )
 
 
 def test_tokens_instead_of_states(train: Train, tmp_path: Path):

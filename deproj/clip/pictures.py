@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 from deproj.process.caution import caution
 from deproj.process.errors import UserError
 
-__all__ = ["as_clip_sees", "as_picture", "fingerprint", "open_picture", "open_pictures", "to_rgb"]
+__all__ = ["as_clip_sees", "as_picture", "fingerprint", "open_picture", "open_pictures", "reading", "to_rgb"]
 
 #: A side that CLIP's image processor can read without taking it for the colours: these are up to 4.
 LEAST = 8
@@ -27,15 +29,28 @@ def open_picture(path: str | Path) -> Image.Image:
         UserError: for a file that is missing, no picture, damaged, or of more pixels than Pillow takes for safe.
     """
     try:
+        with reading(path) as image:
+            return to_rgb(image, str(path))
+    except FileNotFoundError:
+        raise UserError(f"no picture at {path}.") from None
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[Image.Image]:
+    """A picture as its file holds it.
+
+    Raises:
+        FileNotFoundError: for a file that is missing.
+        UserError: for one that is no picture, damaged, or of more pixels than Pillow takes for safe.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return to_rgb(image, str(path))
-    except UserError:
+                yield image
+    except (UserError, FileNotFoundError):
         raise
-    except FileNotFoundError:
-        raise UserError(f"no picture at {path}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         most = f"{Image.MAX_IMAGE_PIXELS or 0:,}"
         raise UserError(f"{path} has more than {most} pixels, which may be meant to fill the memory; make it smaller.") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deproj.model.store import shipped
+from deproj.pixel import shipped
 from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.network import without_proxies

@@ -56,7 +56,7 @@ def expression_of(
     for number, (prompt, weight) in enumerate(zip(settings.prompts, settings.weights, strict=True), 1):
         if prompt.strip() and weight:
             with field(f"prompt {number}" if number > 1 else ""):
-                called = called or any(f"<{name}>" not in words for name in parse(prompt).names)
+                called = called or bool(parse(prompt).called(words))
                 total += read(prompt, seen, words) * weight
     if seen is not None and settings.picture_weight and not called:
         total += of_picture(seen) * settings.picture_weight
@@ -81,7 +81,7 @@ def field(name: str) -> Iterator[None]:
 def read(prompt: str, picture: Image | None, words: Collection[str]) -> Expression:
     """What a prompt says, its names, as in ``<photo>``, all meaning the picture, but for words of the text encoder."""
     expression = parse(prompt)
-    names = [name for name in expression.names if f"<{name}>" not in words]
+    names = expression.called(words)
     if names and picture is None:
         if hints := hints_at([prompt]):
             raise UserError(hints[0])
@@ -108,6 +108,7 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
     shares = [k / (STEPS - 1) for k in range(STEPS)] if strip else [settings.share]
     words = pipes[settings.models[0]].encoder.inversions
     expressions = [expression_of(settings, picture, share, words) for share in shares]
+    shares = shares if strip else shares * settings.count
     seeds = [settings.seed] * len(shares) if strip else [settings.seed + k for k in range(settings.count)]
     each = 1 if strip else settings.count
     said = hints_at([text for text in (*settings.prompts, settings.to, settings.negative) if text.strip()])
@@ -117,7 +118,7 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
         pipe = pipes[settings.models[0]]
         states = pipe.encoder([text or "" for text in plain]).states.repeat_interleave(each, 0)
         base = stamp_of(pipe, settings.models[0], settings, picture)
-        files[TRUE_STATES] = write(pipe, states, replace(base, strength=0.0), query, seeds, folder)
+        files[TRUE_STATES] = write(pipe, states, replace(base, strength=0.0), query, seeds, shares, folder)
     else:
         said.append("There is no picture of true states here: only a text, or a sum of texts, has true states.")
     for name in settings.models:
@@ -125,35 +126,44 @@ def draw(pipes: Pipes, settings: Settings, start: Settings, picture: Image | Non
         embedded = pipe.embed(expressions)
         said += pipe.cautions(expressions, embedded, vocabulary=False)
         states = pipe.blend(expressions, embedded, settings.strength).repeat_interleave(each, 0)
-        files[name] = write(pipe, states, stamp_of(pipe, name, settings, picture), query, seeds, folder)
+        files[name] = write(pipe, states, stamp_of(pipe, name, settings, picture), query, seeds, shares, folder)
     if picture is not None:
         said.append("The link does not hold the picture.")
     return Drawn(files, list(dict.fromkeys(said)))
 
 
 def stamp_of(pipe: DeprojectorPipeline, name: str, settings: Settings, picture: Image | None) -> Stamp:
-    """What makes the pictures of a model, but for seed and size."""
+    """What makes the pictures of a model, but for seed, size and their shares of a way."""
     prompt = str(expression_of(replace(settings, to=""), picture, words=pipe.encoder.inversions))
-    called = {name for text in (prompt, settings.to) for name in parse(text).names if f"<{name}>" not in pipe.encoder.inversions}
+    called = {name for text in (prompt, settings.to) for name in parse(text).called(pipe.encoder.inversions)}
     pictures = {} if picture is None else dict.fromkeys(called, fingerprint(to_rgb(picture)))
     return Stamp(
         prompt, settings.negative, 0, pipe.steps, settings.guidance, type(pipe.scheduler).__name__, settings.strength, name,
-        pipe.model.weights_hash, pipe.path, pipe.encoder.hash, 0, 0, settings.to or None, settings.share, pictures,
+        pipe.model.weights_hash, pipe.path, pipe.encoder.hash, 0, 0, settings.to.strip() or None, settings.share, pictures,
     )  # fmt: skip
 
 
-def write(pipe: DeprojectorPipeline, states: torch.Tensor, base: Stamp, query: str, seeds: list[int], folder: Path) -> list[Path]:
+def write(
+    pipe: DeprojectorPipeline,
+    states: torch.Tensor,
+    base: Stamp,
+    query: str,
+    seeds: list[int],
+    shares: list[float],
+    folder: Path,
+) -> list[Path]:
     """Draws states (B, 77, D), and writes a PNG each that says what made it.
 
     Args:
         query: the page's settings as a link's.
+        seeds, shares: of each picture.
     """
     files = []
     with field("what to avoid"):
         positive, negative = pipe.with_negative(states, base.negative)
-    for seed, pixels in zip(seeds, pipe.draw(positive, negative, seeds, base.guidance), strict=True):
+    for seed, share, pixels in zip(seeds, shares, pipe.draw(positive, negative, seeds, base.guidance), strict=True):
         image = fromarray(pixels.numpy())
-        stamp = replace(base, seed=seed, width=image.width, height=image.height)
+        stamp = replace(base, seed=seed, share=share, width=image.width, height=image.height)
         path = folder / f"{secrets.token_hex(8)}.png"
         save_image(enlarged(image, SHOWN), path, stamp.notes | {PAGE: query})
         files.append(path)

@@ -12,7 +12,7 @@ from deproj.demo.drawing import STEPS
 from deproj.demo.settings import MOST, ROWS, Settings
 from deproj.demo.words import ABOUT_MODELS, EXAMPLES, HELP, caption
 from deproj.draw.sheets import TRUE_STATES
-from deproj.model.store import shipped
+from deproj.pixel import shipped
 
 __all__ = ["HEAD", "STYLE", "Asking", "Details", "Inputs", "Outputs"]
 

@@ -20,7 +20,7 @@ from deproj.demo.scripts import BEGIN, LINKED, SHOW_PICTURES, SHOW_PROBLEM
 from deproj.demo.settings import ROWS, Settings
 from deproj.demo.words import ABOUT, EXAMPLES
 from deproj.draw.sheets import TRUE_STATES
-from deproj.draw.stamp import Stamp
+from deproj.draw.stamp import Stamp, texts_of
 from deproj.expression import parse
 from deproj.pipeline import DeprojectorPipeline
 from deproj.process.errors import UserError
@@ -28,7 +28,7 @@ from deproj.process.errors import UserError
 __all__ = ["Page"]
 
 #: What is said where a picture comes back without the one that it was drawn with.
-WITHOUT = "It was drawn with a picture, which the file doesn't hold: drop that in too, under “a picture”."
+WITHOUT = "It was drawn with a picture, which the file doesn't hold"
 #: Settings that come back from the history at most.
 KEPT = 60
 
@@ -119,18 +119,20 @@ class Page:
         Raises:
             gr.Error: where there are none; nothing is drawn then.
         """
+        texts = None
         try:
-            with Image.open(path) as image:
-                query = getattr(image, "text", {}).get(PAGE)
+            query = (texts := texts_of(Path(path))).get(PAGE)
             stamp = Stamp.of(Path(path))
             if stamp.pictures:
-                gr.Warning(WITHOUT, title="Without its picture", duration=None)
+                what = ": drop that in too, under “a picture”." if self.takes_pictures else ", and pictures can't be taken here."
+                gr.Warning(f"{WITHOUT}{what}", title="Without its picture", duration=None)
             restored = (
                 Settings.of_stamp(stamp, self.start) if query is None else Settings.of_query(query, self.start, self.models)
             )
             return self.filled(restored)
-        except (UserError, OSError) as error:
-            said = f"{str(error).replace(str(path), 'This file')} A photo to draw from goes under “a picture”."
+        except UserError as error:
+            photo = " A photo to draw from goes under “a picture”." * (self.takes_pictures and texts == {})
+            said = f"{str(error).replace(str(path), 'This file')}{photo}"
             raise gr.Error(said, title="No settings", print_exception=False) from None
 
     # --- What it is done on -----------------------------------------------------------------------

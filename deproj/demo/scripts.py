@@ -24,7 +24,7 @@ BEGIN = """() => {
     });
     let resting;
     document.addEventListener("keyup", event => {
-        if (!event.target.matches?.("input[type=range]") || event.key === "Tab") return;
+        if (!event.target.matches?.("input[type=range]") || !/^(Arrow|Page|Home|End)/.test(event.key)) return;
         clearTimeout(resting);
         resting = setTimeout(() => document.querySelector("#go")?.click(), 600);
     });

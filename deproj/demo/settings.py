@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode
+from urllib.parse import parse_qs, urlencode
 
 from deproj.draw.stamp import Stamp
 from deproj.process.errors import UserError
@@ -122,9 +122,19 @@ class Settings:
 
     def brief(self, start: Settings) -> str:
         """In a line: the prompts, and what else is not as at the start."""
-        named = [(name, value) for name, value in parse_qsl(self.query(start)) if name not in ("prompt", "weight")]
-        others = ["the whole way" if name == "strip" else f"{name} {value}" for name, value in named]
-        return ", ".join([" + ".join(filter(str.strip, self.prompts)) or "the picture", *others])
+        rows = [(prompt, weight) for prompt, weight in zip(self.prompts, self.weights, strict=True) if prompt.strip() and weight]
+        prompts = " + ".join(prompt if weight == 1 else f"{prompt} × {told(weight)}" for prompt, weight in rows)
+        words = {
+            "strip": "the whole way",
+            "models": ", ".join(self.models),
+            "picture_weight": f"picture × {told(self.picture_weight)}",
+        }
+        others = [
+            words.get(name, f"{name} {told(value)}" if value != "" else f"no {name}")
+            for name, value in self.rest.items()
+            if value != start.rest[name]
+        ]
+        return ", ".join([prompts or "the picture", *others])
 
     @classmethod
     def of_stamp(cls, stamp: Stamp, start: Settings) -> Settings:

@@ -92,10 +92,10 @@ def check_call(sd: Any, options: dict[str, Any]) -> None:
 
 
 def check_progress(options: dict[str, Any]) -> None:
-    """Refuses what no progress bar has, which diffusers would find out while it draws."""
+    """Refuses what no progress bar has, and how long it is, which diffusers would find out while it draws."""
     from tqdm import tqdm
 
-    known = [name for name in inspect.signature(tqdm.__init__).parameters if name not in ("self", "iterable", "kwargs")]
+    known = [name for name in inspect.signature(tqdm.__init__).parameters if name not in ("self", "iterable", "total", "kwargs")]
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, 1)

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from deproj.clip.pictures import reading
 from deproj.process.errors import UserError
 
 __all__ = ["Stamp", "of_sheet"]
@@ -102,14 +101,8 @@ class Stamp:
         Raises:
             UserError: for what can't be read as a picture, and for one that isn't ours or of an earlier version.
         """
-        try:
-            with Image.open(path) as image:
-                image.load()
-                content, other = (getattr(image, "text", {}).get(key) for key in (KEY, "parameters"))
-        except FileNotFoundError:
-            raise UserError(f"there is no picture {path}.") from None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
+        texts = texts_of(path)
+        content, other = texts.get(KEY), texts.get("parameters")
         if content is None and other is not None:
             prompt = (str(other).splitlines() or [""])[0][:200]
             raise UserError(
@@ -128,6 +121,19 @@ class Stamp:
             raise
         except (TypeError, ValueError, IndexError) as error:
             raise UserError(f"{path} says what it was made of in a way that isn't understood here: {error}") from None
+
+
+def texts_of(path: Path) -> dict[str, str]:
+    """A picture's text chunks, as a PNG has them.
+
+    Raises:
+        UserError: for a file that is missing, no picture, damaged, or of more pixels than Pillow takes for safe.
+    """
+    try:
+        with reading(path) as image:
+            return dict(getattr(image, "text", {}))
+    except FileNotFoundError:
+        raise UserError(f"there is no picture {path}.") from None
 
 
 def of_sheet(files: Sequence[str]) -> dict[str, str]:

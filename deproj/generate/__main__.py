@@ -113,8 +113,8 @@ def load(args: argparse.Namespace, sd: SdSettings, typed: str | None) -> Deproje
     import torch  # seconds: mistakes in the options are told before
 
     from deproj.clip.images import open_pictures
-    from deproj.model.store import shipped
     from deproj.pipeline import DeprojectorPipeline
+    from deproj.pixel import shipped
 
     quiet_libraries()
     check_order(args, typed, shipped())

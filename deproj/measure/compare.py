@@ -35,6 +35,11 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f}, {self.high:.3f})"
 
+    @property
+    def signed(self) -> str:
+        """Of a difference."""
+        return f"{signed(self.value)} ({signed(self.low)}, {signed(self.high)})"
+
 
 def signed(value: float) -> str:
     """A difference with its sign; 0.000 for one that rounds to it."""

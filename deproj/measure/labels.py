@@ -31,11 +31,11 @@ class Labels:
         runs = [result for result in results if result.kind == "run"]
         keys = list(dict.fromkeys(key for result in results for key in result.extra if key not in self.shared))
         self.short = short_names([key for result in results for key in result.extra])
-        self.said = [key for key in keys if not (key.startswith(tuple(f"{g}." for g in CHOSEN)) and follows(key, (), runs))]
+        self.said = [key for key in keys if not (key.startswith(tuple(f"{g}." for g in CHOSEN)) and follows(key, (), results))]
         if max((len(self.told(result)) for result in runs), default=0) > MOST:
             kept: list[str] = []
             for key in sorted(self.said, key=lambda key: not key.startswith(CHOSEN)):
-                if not follows(key, [one for one in kept if explains(one, key)], runs):
+                if not follows(key, [one for one in kept if explains(one, key)], results):
                     kept.append(key)
             self.said = [key for key in self.said if key in kept]
 
@@ -64,23 +64,25 @@ def explains(one: str, other: str) -> bool:
     return not other.startswith(CHOSEN) or one.partition(".")[0] == other.partition(".")[0]
 
 
-def follows(key: str, kept: Sequence[str], runs: Sequence[Result]) -> bool:
-    """Whether all runs of the same choices, and of the same values of the settings that are kept, have a setting alike."""
+def follows(key: str, kept: Sequence[str], results: Sequence[Result]) -> bool:
+    """Whether all results of the same choices, and of the same values of the settings that are kept, have a setting alike."""
     values: dict[str, str] = {}
-    for run in runs:
-        known = repr((run.names, [run.extra.get(name) for name in kept]))
-        value = repr(run.extra.get(key))
+    for result in results:
+        known = repr((result.names, [result.extra.get(name) for name in kept]))
+        value = repr(result.extra.get(key))
         if values.setdefault(known, value) != value:
             return False
     return True
 
 
 def shared_by(results: Sequence[Result]) -> set[str]:
-    """What needn't be said: names that all results share, and settings that all runs do."""
+    """What needn't be said: names that all results share, and settings that all runs do and nothing else has."""
     everything = [result.names for result in results]
     names = {by for found in everything for by in found if all(other.get(by) == found[by] for other in everything)}
     runs = [result.extra for result in results if result.kind == "run"]
-    return names | {key for found in runs for key in found if all(other.get(key) == found[key] for other in runs)}
+    others = {key for result in results if result.kind != "run" for key in result.extra}
+    same = {key for found in runs for key in found if all(other.get(key) == found[key] for other in runs)}
+    return names | (same - others)
 
 
 def short_names(keys: list[str]) -> dict[str, str]:

@@ -123,8 +123,6 @@ def find(folders: list[Path]) -> Iterator[RunFolder]:
     """Folders of runs, baselines, models and jobs, in and under those named, each once."""
     seen: set[Path] = set()
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}.")
         if not (found := RunFolder.under(folder)):
             raise UserError(f"{folder} holds no runs.")
         for run in found:

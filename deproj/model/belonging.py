@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deproj.model.base import Deprojector
-from deproj.model.store import SHIPPED, shipped
+from deproj.pixel import MODELS, shipped
 from deproj.process.errors import UserError
 from deproj.runs.folder import RunFolder
 from deproj.settings.inside import settings_inside
@@ -91,5 +91,5 @@ def world_of(deprojector: str | Path | Deprojector) -> dict[str, Any] | str:
 
 def pixel_encoders() -> set[Any]:
     """The hash of the pixel world's text encoder, as the shipped models hold it."""
-    configs = (json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8")) for name in shipped())
+    configs = (json.loads((MODELS / name / "config.json").read_text(encoding="utf-8")) for name in shipped())
     return {config["provenance"]["encoder"] for config in configs}

@@ -16,13 +16,14 @@ from safetensors.torch import save as serialized
 
 from deproj.clip.distance import EmbeddingDistance
 from deproj.model.card import FILES, model_card
+from deproj.pixel import MODELS, shipped
 from deproj.process.checkpoint import read_checkpoint
 from deproj.process.errors import UserError
 from deproj.process.files import intact, refuse_pointer, replacing, write_whole
 from deproj.process.hub import download, upload
 from deproj.runs.folder import RunFolder
 
-__all__ = ["SHIPPED", "load", "locate_model", "push", "save", "shipped"]
+__all__ = ["load", "locate_model", "push", "save"]
 
 
 class Storable(Protocol):
@@ -47,13 +48,6 @@ Model = TypeVar("Model", bound=Storable)
 
 #: A model's file of numbers.
 WEIGHTS = "model.safetensors"
-SHIPPED = Path(__file__).parents[1] / "pixel" / "models"
-
-
-def shipped() -> list[str]:
-    """Short names of the models that come with the package, all trained in the pixel world, the best first."""
-    names = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    return sorted(names, key=lambda name: (name != "best", name != "small"))
 
 
 def locate_model(source: str | Path, revision: str | None = None) -> Path:
@@ -80,7 +74,7 @@ def locate_model(source: str | Path, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if str(source) in shipped():
-        return intact(SHIPPED) / str(source)
+        return intact(MODELS) / str(source)
     if folder.is_absolute() or len(folder.parts) != 2 or folder.parts[0] in (".", "..") or holds_runs(folder.parent):
         raise UserError(
             f"{source} is no deprojector: give a run's folder, an exported model's, a hub id such as owner/name, "

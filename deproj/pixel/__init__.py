@@ -6,12 +6,20 @@ from pathlib import Path
 
 from deproj.process.files import intact
 
-__all__ = ["NAME", "WEIGHTS", "local", "shipped_folder"]
+__all__ = ["MODELS", "NAME", "WEIGHTS", "local", "shipped", "shipped_folder"]
 
 #: What users name it by, where a folder or hub id is asked for.
 NAME = "pixel"
 #: The shipped diffusers pipeline folder.
 WEIGHTS = Path(__file__).parent / "weights"
+#: The folder of the shipped deprojectors.
+MODELS = Path(__file__).parent / "models"
+
+
+def shipped() -> list[str]:
+    """Short names of the models that come with the package, all trained in the pixel world, the best first."""
+    names = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
+    return sorted(names, key=lambda name: (name != "best", name != "small"))
 
 
 def shipped_folder() -> Path:

@@ -98,7 +98,7 @@ def command_line(arguments: Sequence[str]) -> str:
 def activation() -> str:
     """The command by which ``python`` becomes this environment's; empty where it is, and outside of environments."""
     own = Path(sys.executable).parent
-    if sys.prefix == sys.base_prefix or Path(shutil.which("python") or "").parent == own:
+    if sys.prefix == sys.base_prefix or Path(shutil.which("python") or "").absolute().parent == own:
         return ""
     script = own / ("Activate.ps1" if sys.platform == "win32" else "activate")
     if not script.is_file():

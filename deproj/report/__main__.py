@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deproj.pixel import shipped
 from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.process.files import named_path, write_whole
@@ -83,8 +84,6 @@ def report(args: argparse.Namespace, progress: Progress) -> None:
 
 def measure_first(name: Path) -> str:
     """What to do about a model that ships, which is no folder; empty for what is none."""
-    from deproj.model.store import shipped  # imports torch
-
     if name.as_posix() not in shipped():
         return ""
     return f"A model that ships is measured first, and its measures are reported on: python -m deproj.evaluate {name}"

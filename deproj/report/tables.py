@@ -45,7 +45,7 @@ def value(row: Row, measure: str) -> str:
 
 
 def shown(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else str(estimate)
+    return "–" if estimate is None else estimate.signed
 
 
 def header(cells: Sequence[str]) -> list[str]:

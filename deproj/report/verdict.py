@@ -75,7 +75,8 @@ def after(others: list[str], settings: dict[str, Setting], kind: str, measure: s
     second, *rest = others
     apart = {label: difference_between(settings[second], settings[label], kind, measure) for label in rest}
     if undecided := open_among(apart):
-        return [f"Of the others “{second}” comes first, not told apart from: {names(undecided, apart)}."]
+        ahead = "not told apart from (in brackets, how far it is ahead)"
+        return [f"Of the others “{second}” comes first, {ahead}: {names(undecided, apart)}."]
     return [f"Of the others “{second}” is ahead, {amount(apart[rest[0]])} than of “{rest[0]}”."]
 
 

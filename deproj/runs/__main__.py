@@ -9,6 +9,7 @@ from pathlib import Path
 from deproj.process.arguments import Parser
 from deproj.process.errors import UserError, run_command
 from deproj.runs.listing import listed, table
+from deproj.runs.offline import offline_runs, was_sent
 
 __all__ = ["main"]
 
@@ -48,8 +49,8 @@ def sync(folders: list[Path]) -> None:
     Raises:
         UserError: where one could not be sent.
     """
-    found = [path for folder in usual(folders) for path in sorted(folder.rglob("wandb/offline-run-*/*.wandb"))]
-    left = [path for path in found if not path.with_name(f"{path.name}.synced").exists()]
+    found = [path for folder in usual(folders) for path in offline_runs(folder)]
+    left = [path for path in found if not was_sent(path)]
     if not left:
         print("No offline W&B run is left to send." if found else "There are no offline W&B runs here (logger=wandb makes them).")
         return

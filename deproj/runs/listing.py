@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,13 @@ def glanced(run: RunFolder) -> dict[str, Any]:
 
 
 def as_read(value: Any) -> Any:
-    """A value that was typed, as its YAML file would be read."""
+    """A value that was typed, as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
+        return OverridesParser.create().parse_override(f"key={value}").value() if isinstance(value, str) else value
+    except HydraException:
         return value
 
 
@@ -155,8 +159,8 @@ def listed(folders: Iterable[Path]) -> list[Listed]:
 
 
 def best_first(rows: list[Listed]) -> list[Listed]:
-    """The rows by their composed fidelity, of equal or no fidelity by their conditioning error, else by their loss; what has
-    none comes last.
+    """The rows by their composed fidelity, of equal fidelity by their conditioning error; after them those that have that alone,
+    then by their loss; what has none comes last.
 
     Losses of several selections or objectives, whose states they weigh differently, order nothing.
     """
@@ -165,9 +169,11 @@ def best_first(rows: list[Listed]) -> list[Listed]:
 
     def worth(row: Listed) -> tuple[int, float, float]:
         fidelity, error = row.measures
-        if fidelity is not None or error is not None:
-            return 0, -(fidelity or 0.0), error or 0.0
-        return (1, row.loss, 0.0) if row.loss is not None and len(of) == 1 else (2, 0.0, 0.0)
+        if fidelity is not None:
+            return 0, -fidelity, inf if error is None else error
+        if error is not None:
+            return 1, error, 0.0
+        return (2, row.loss, 0.0) if row.loss is not None and len(of) == 1 else (3, 0.0, 0.0)
 
     return sorted(rows, key=worth)
 

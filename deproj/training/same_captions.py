@@ -55,8 +55,8 @@ def tell_of_strange_words(source: PromptSource, sd: StableDiffusion, inversions:
     if strange:
         words = [repr(word) for word, _ in Counter(word for found in strange for word in found).most_common(NAMED)]
         print(
-            f"warning: {len(strange)} of {len(texts)} captions have words that the pixel world has never seen, as "
-            f"{', '.join(words)}. It can only draw {sd.words}; for other captions take sd=sd15."
+            f"warning: {len(strange)} of {len(texts)} captions that were looked at have words that the pixel world has never "
+            f"seen, as {', '.join(words)}. It can only draw {sd.words}; for other captions take sd=sd15."
         )
 
 

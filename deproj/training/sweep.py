@@ -23,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from deproj.process.errors import UserError
 from deproj.process.files import alone, below, write_whole
 from deproj.process.node import is_first_node
-from deproj.process.system import command_line
+from deproj.process.system import activation, command_line
 from deproj.runs.folder import RunFolder
 from deproj.runs.listing import best_first, listed, table
+from deproj.runs.offline import offline_runs, was_sent
 from deproj.runs.records import KINDS, JobRecord
 from deproj.settings.messages import typed
 from deproj.settings.shipped import GROUPS
@@ -243,11 +244,13 @@ def tell(sweep: Path) -> bool:
     told = differing([job.settings for _, job in jobs(sweep)])
     left = [row for row in found if row["state"] != "done" or row["error"]]
     print(table(best_first(listed([sweep]))))
+    if first := activation():
+        print(f"To have python be the one that this ran in: {first}")
     if any(row["state"] == "done" for row in found):
         measured = any(row["composed/fidelity"] != "" or row["composed/conditioning_error"] != "" for row in found)
         what, command = ("compare them on a page", "report") if measured else ("measure them", "evaluate")
         print(f"To {what}: {command_line(['python', '-m', f'deproj.{command}', str(sweep)])}")
-    if any(path.name.endswith(".wandb") and path.parent.name.startswith("offline-run-") for path in below(sweep)):
+    if not all(map(was_sent, offline_runs(sweep))):
         print(f"To send its W&B runs later, all at once: {command_line(['python', '-m', 'deproj.runs', str(sweep), '--sync'])}")
     if not left:
         return True

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from deproj.generate.__main__ import main as generate
 from deproj.process.arguments import ELSEWHERE, Parser
 
 
 @pytest.fixture
 def parser() -> Parser:
-    parser = Parser(prog="python -m deproj.generate")
+    parser = Parser("python -m deproj.generate", "Draws.")
     parser.add_argument("model")
     parser.add_argument("prompts", nargs="*")
     parser.add_argument("--guidance", type=float)
@@ -29,7 +30,8 @@ def parser() -> Parser:
         (["best", "--CFG_scale=7"], "there is no option --CFG_scale. Did you mean --guidance?"),
         (["best", "--guidence", "7"], "there is no option --guidence. Did you mean --guidance?"),
         (["best", "--sampling-steps", "7"], "there is no option --sampling-steps."),
-        (["best", "cat", "-red"], "there is no option -red. A prompt that begins with - stands after --: -- '-red'."),
+        (["best", "cat", "-red"], "there is no option -red. A prompt that begins with - stands after --: -- -red."),
+        (["best", "--coun", "7"], "there is no option --coun. Did you mean --count?"),
         (["best", "--guidance", "x"], "--guidance is a number; got 'x'."),
         (["best", "--count", "1.5"], "--count is a whole number; got '1.5'."),
         (["best", "--baseline", "rigde"], "--baseline is one of mean, ridge; got 'rigde'. Did you mean ridge?"),
@@ -44,6 +46,25 @@ def test_a_mistake_is_a_line(arguments: list[str], said: str, parser: Parser, ca
     assert capsys.readouterr().err == f"error: {said} python -m deproj.generate --help explains the options.\n"
 
 
-def test_what_other_programs_say_is_no_option_here(parser: Parser):
-    own = {option for action in parser._actions for option in action.option_strings}
-    assert not own & ELSEWHERE.keys()
+@pytest.mark.parametrize("arguments", [[""], ["b", "c d"]])
+def test_an_argument_too_many_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    parser = Parser("python -m deproj.runs", "Lists.")
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments)
+    said = "'' is one argument" if len(arguments) == 1 else "b 'c d' are 2 arguments"
+    assert capsys.readouterr().err.startswith(f"error: {said} too many. ")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-x"])
+    assert capsys.readouterr().err.startswith("error: there is no option -x. python -m deproj.runs --help")
+
+
+@pytest.mark.parametrize("flag", ["--n", "--neg", "--cfg", "--ckpt", "--outdir"])
+def test_what_other_programs_say_is_no_option_here(
+    flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Nor the beginning of one, which argparse would take for it."""
+    monkeypatch.setattr("sys.argv", ["generate", "best", "cat", flag, "4"])
+    with pytest.raises(SystemExit) as stopped:
+        generate()
+    assert stopped.value.code == 2
+    assert f"there is no option {flag}. Did you mean {ELSEWHERE[flag]}?" in capsys.readouterr().err

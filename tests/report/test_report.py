@@ -142,13 +142,11 @@ def test_the_verdict_says_where_conditioning_error_says_otherwise_and_what_is_a_
 def test_names_leave_out_what_follows_from_choices():
     """As the width of each of several models, and the rest where there is much of it."""
 
+    def result(name: str, **extra: object) -> Result:
+        return Result(RunFolder(Path("x")), "run", {"model": name}, (), None, {}, seed=0, extra=extra)  # type: ignore[arg-type]
+
     def labels(*given: dict[str, object]) -> list[str]:
-        results = [
-            Result(
-                RunFolder(Path("x")), "run", {"model": str(one["model"])}, (), None, {}, seed=0, extra=dict(list(one.items())[1:])
-            )  # type: ignore[arg-type]
-            for one in given
-        ]
+        results = [result(str(one["model"]), **dict(list(one.items())[1:])) for one in given]
         found = Labels(results)
         assert [found.unsaid(result) for result in results] == [
             [f"{k.rpartition('.')[2]}={v}" for k, v in one.extra.items() if f"{k.rpartition('.')[2]}=" not in found.label(one)]
@@ -166,6 +164,9 @@ def test_names_leave_out_what_follows_from_choices():
     plain = {"model": "mlp", "model.hidden": 9, "model.blocks": 3, "model.rank": 1, "objective.states": 0.0}
     mixed = plain | {"model.rank": 2, "objective.states": 0.1}
     wide = plain | {"model.hidden": 8, "model.blocks": 4}
+    twice = [result(name="small"), result(name="small", composed="mean"), *(result(name=n, a=n, b=n, c=n, d=n) for n in "xy")]
+    told = Labels([replace(one, kind="run" if one.extra.get("a") else "model") for one in twice])
+    assert [told.label(one) for one in twice] == ["small", "small, composed=mean", "x", "y"], "each is in the report"
     assert labels(plain, mixed, wide) == [
         "hidden=9, rank=1, states=0.0",
         "hidden=9, rank=2, states=0.1",
