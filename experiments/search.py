@@ -44,7 +44,7 @@ def parameters(run: Path) -> int:
 
 def figure(path: Path) -> None:
     """Conditioning error of each model, the smallest first, a panel a kind of prompts."""
-    drawn, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
+    drawn, panels = plt.subplots(1, 2, figsize=(13, 4), sharey=True, layout="constrained")
     sizes = {name: parameters(found[0]) for name, both in MODELS.items() if (found := [*runs(both[0]), *runs(both[1])])}
     names = sorted(sizes, key=lambda name: sizes[name])
     for axes, kind in zip(panels, KINDS, strict=True):

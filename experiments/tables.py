@@ -116,11 +116,15 @@ TABLES = {
     "model search": Table(
         "model_search",
         (
+            Kept("one state at every place 0.24 M, on states", "model_search/small-one-state-states-*"),
             Kept("one state at every place 0.24 M, through the U-Net", "model_search/small-one-state-conditioning-*"),
+            Kept("LSTM 0.33 M, on states", "model_search/lstm-states-*"),
             Kept("LSTM 0.33 M, through the U-Net", "model_search/lstm-conditioning-*"),
             Kept("residual 0.49 M (`small`), on states", "past_the_article/states-all-*"),
             Kept("residual 0.49 M, through the U-Net", "past_the_article/conditioning-all-*"),
             Kept("transformer 0.69 M, through the U-Net", "model_search/transformer-conditioning-*"),
+            Kept("LSTM 1.5 M, on states", "model_search/lstm-wide-states-*"),
+            Kept("MLP 5.3 M, on states", "model_search/mlp-states-*"),
             Kept("MLP 5.3 M, through the U-Net", "model_search/mlp-conditioning-*"),
             Kept("residual 6.2 M (`best`), on states", "past_the_article/large-*"),
             Kept("residual 6.2 M, through the U-Net", "model_search/large-conditioning-*"),
