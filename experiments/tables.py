@@ -122,6 +122,7 @@ TABLES = {
             Kept("LSTM 0.33 M, through the U-Net", "model_search/lstm-conditioning-*"),
             Kept("residual 0.49 M (`small`), on states", "past_the_article/states-all-*"),
             Kept("residual 0.49 M, through the U-Net", "past_the_article/conditioning-all-*"),
+            Kept("transformer 0.69 M, on states", "model_search/transformer-states-*"),
             Kept("transformer 0.69 M, through the U-Net", "model_search/transformer-conditioning-*"),
             Kept("LSTM 1.5 M, on states", "model_search/lstm-wide-states-*"),
             Kept("MLP 5.3 M, on states", "model_search/mlp-states-*"),
