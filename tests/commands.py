@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pages import ROOT
 
 from deproj.data.settings import DataSettings
 from deproj.pixel import WEIGHTS
+from deproj.process.arguments import Parser
 from deproj.settings.compose import compose_config
 from deproj.settings.nodes import settings
 from deproj.training.settings import RunSettings
@@ -191,11 +193,11 @@ class Commands:
 
 def until_parsed(patch: pytest.MonkeyPatch) -> None:
     """Makes argparse raise `Parsed` once it has parsed."""
-    for name in ("parse_args", "parse_intermixed_args"):
-        parse = getattr(argparse.ArgumentParser, name)
+    for owner, name in product((argparse.ArgumentParser, Parser), ("parse_args", "parse_intermixed_args")):
+        parse = getattr(owner, name)
 
         def stop(self: argparse.ArgumentParser, *args: Any, parse: Any = parse) -> None:
             parse(self, *args)
             raise Parsed
 
-        patch.setattr(argparse.ArgumentParser, name, stop)
+        patch.setattr(owner, name, stop)

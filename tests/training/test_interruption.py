@@ -266,8 +266,8 @@ def test_a_damaged_model_that_ships_is_refused(tmp_path: Path, monkeypatch: pyte
     from deproj.model import store
     from deproj.model.base import Deprojector
 
-    models = Path(shutil.copytree(store.SHIPPED, tmp_path / "models"))
-    monkeypatch.setattr(store, "SHIPPED", models)
+    models = Path(shutil.copytree(store.MODELS, tmp_path / "models"))
+    monkeypatch.setattr(store, "MODELS", models)
     path = models / "all-batch" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
