@@ -23,8 +23,8 @@ from torch import Tensor
 from deproj.clip.encoder import TextEncoder
 from deproj.clip.images import ImageEncoder, drawings
 from deproj.model import LSTMDeprojector
-from deproj.model.store import SHIPPED
 from deproj.pipeline import DeprojectorPipeline
+from deproj.pixel import MODELS
 from deproj.pixel.scenes import draw, sample
 from deproj.process.errors import UserError
 
@@ -37,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ComfyUI's ``models`` folder."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "deprojectors" / "some").mkdir(parents=True)
-    (folder / "deprojectors" / "some" / "all").symlink_to(SHIPPED / "all-batch")
+    (folder / "deprojectors" / "some" / "all").symlink_to(MODELS / "all-batch")
     return folder
 
 
