@@ -24,9 +24,8 @@ from PIL import Image
 from deproj.clip.encoder import TextEncoder
 from deproj.model.base import Deprojector
 from deproj.model.lstm import LSTMConfig, LSTMDeprojector
-from deproj.model.store import shipped
 from deproj.pipeline import DeprojectorPipeline
-from deproj.pixel import WEIGHTS
+from deproj.pixel import WEIGHTS, shipped
 from deproj.process.errors import UserError
 
 Train = Callable[..., Ended]
