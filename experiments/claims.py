@@ -166,7 +166,7 @@ def lines_of(claim: Claim) -> list[str]:
                 found = difference(better.measured(kind), worse.measured(kind), measure)
                 assert found is not None
                 said = says(found, sign, claim.alike)
-                cells.append(f"{found.value:+.3f} ({found.low:+.3f}, {found.high:+.3f}) {'✗·✓'[said + 1]}")
+                cells.append(f"{found.signed} {'✗·✓'[said + 1]}")
                 signs.append(said)
         rows.append((f"{better.label} − {worse.label}", cells, verdict(signs)))
         all_signs += signs

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 SIZE, BATCH = pick((6000, 30), (300, 10), (180, 10))
 STEPS = SIZE // BATCH
-#: Of the shortest the steps after the signal take no second in two epochs, in which a busy machine may overlook it.
+#: In the shortest form two epochs would end within a second of the signal, which a busy machine may send later than that.
 EPOCHS = pick(2, 2, 4)
 SETTINGS = [
     f"data.size={SIZE}",
