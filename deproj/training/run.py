@@ -46,6 +46,7 @@ def run(
     clock = Clock()
     progress = progress if chosen.trainer.progress else SILENT
     with progress.phase("loading"):
+        quiet_libraries()  # some of them say something while they are imported
         # torch, Lightning, transformers and diffusers take seconds to import: a mistake in the settings is told before.
         from deproj.process.ranks import others
         from deproj.training.checkpoints import Behind
@@ -54,7 +55,7 @@ def run(
         from deproj.training.place import Place
         from deproj.training.trainer import Training, seed_everything
 
-        quiet_libraries()
+        quiet_libraries()  # Lightning sets its loggers' levels when it is imported
         source = data.source()
         seed_everything(chosen.seed)
         place = Place.of(chosen, data.batch_size, rank)
